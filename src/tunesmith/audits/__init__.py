@@ -1,0 +1,1 @@
+"""What is measured after training, beside the scores."""

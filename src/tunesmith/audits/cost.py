@@ -1,0 +1,59 @@
+"""What the run cost and what an answer costs: time, memory, bytes, latency."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tunesmith.devices import Devices
+from tunesmith.evaluation import predict
+from tunesmith.models.loaded import Loaded
+from tunesmith.tasks.contract import Example
+
+LATENCY_ROWS = 50
+THROUGHPUT_ROWS = 256
+
+
+def peak_memory_bytes() -> int:
+    """The most memory this process has held at once (resident)."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def folder_bytes(path: Path) -> int:
+    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+
+
+def training_cost(steps: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Seconds, rows and real tokens of training, from the recorded steps."""
+    seconds = sum(step["seconds"] for step in steps)
+    rows, tokens = sum(step["rows"] for step in steps), sum(step["tokens"] for step in steps)
+    rates = {"rows_per_second": rows / seconds, "tokens_per_second": tokens / seconds} if seconds else {}
+    return {"training_seconds": seconds, "rows": rows, "tokens": tokens, "steps": len(steps), **rates}
+
+
+def answering_cost(loaded: Loaded, task: Any, examples: Sequence[Example], devices: Devices) -> dict[str, float]:
+    """Latency of single rows (median and 99th percentile, after a warm-up) and rows per second in batches."""
+    picked = list(examples[:LATENCY_ROWS])
+    predict(loaded, task, picked[:3], devices)
+    times = []
+    for example in picked:
+        began = time.perf_counter()
+        predict(loaded, task, [example], devices)
+        times.append(time.perf_counter() - began)
+    many = list(examples[:THROUGHPUT_ROWS])
+    began = time.perf_counter()
+    predict(loaded, task, many, devices)
+    seconds = time.perf_counter() - began
+    return {
+        "latency_p50_ms": float(np.quantile(times, 0.50) * 1e3),
+        "latency_p99_ms": float(np.quantile(times, 0.99) * 1e3),
+        "latency_rows": len(picked),
+        "answers_per_second": len(many) / seconds,
+    }

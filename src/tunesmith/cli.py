@@ -1,0 +1,236 @@
+"""The commands: each verb is one call. torch is imported only by the verbs that need it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tunesmith.errors import EXIT_CODES, Fault, GateError, RecipeError, TunesmithError
+
+app = typer.Typer(
+    name="tunesmith",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Fine-tune a pre-trained model on your data, on your machine, and learn honestly whether it was worth it.",
+    epilog="Exit codes: " + "; ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items()),
+)
+
+RecipeFile = Annotated[Path, typer.Argument(help="A recipe (.yaml).", show_default=False)]
+RunPath = Annotated[Path, typer.Argument(help="A run folder.", show_default=False)]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, logs on stderr.")]
+Set = Annotated[list[str], typer.Option("--set", help="Override a setting: key=value, e.g. train.epochs=2.")]
+Accept = Annotated[list[str], typer.Option("--accept", help="Let a note of level stop pass, by its code.")]
+Gate = Annotated[bool, typer.Option("--gate", help="Exit with 6 unless the verdict says ship.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
+
+
+@app.command()
+def check(recipe: RecipeFile, set_: Set = [], json: Json = False) -> None:  # noqa: B006
+    """Say everything that can be said before it costs. Exits with 3 if a note says stop."""
+    from tunesmith.printing import print_check
+    from tunesmith.recipe.reading import read_recipe
+
+    settings = read_recipe(recipe, set_)
+    _stay_offline(settings.model)
+    from tunesmith.run import check
+
+    notes, choices, resolved = check(settings)
+    print_check(notes, choices, resolved, json)
+    if any(note.level == "stop" for note in notes):
+        raise typer.Exit(3)
+
+
+@app.command()
+def run(
+    recipe: RecipeFile,
+    set_: Set = [],  # noqa: B006
+    accept: Accept = [],  # noqa: B006
+    gate: Gate = False,
+    json: Json = False,
+) -> None:
+    """Train, judge, report: from a recipe to a run folder with a verdict."""
+    from tunesmith.recipe.reading import read_recipe
+
+    settings = read_recipe(recipe, set_)
+    _train(settings.machine.processes, settings.model, "run", settings, accept, gate, json)
+
+
+@app.command()
+def resume(run: RunPath, accept: Accept = [], gate: Gate = False, json: Json = False) -> None:  # noqa: B006
+    """Go on with an interrupted run, exactly as if it had not been interrupted."""
+    from tunesmith.folder import RunFolder
+    from tunesmith.recipe.reading import read_recipe
+
+    folder = RunFolder(run)
+    settings = read_recipe(folder.recipe) if folder.exists else None
+    _train(
+        settings.machine.processes if settings else 1,
+        settings.model if settings else "",
+        "resume",
+        run,
+        accept,
+        gate,
+        json,
+    )
+
+
+def _train(processes: int, model: str, verb: str, subject: Any, accept: list[str], gate: bool, json: bool) -> None:
+    _stay_offline(model)
+    from tunesmith import launch
+
+    if processes > 1 and not launch.is_started():
+        raise typer.Exit(launch.start(processes, sys.argv[1:]))
+    import tunesmith.run as story
+    from tunesmith.printing import print_run
+    from tunesmith.voices import choose_voice
+
+    voice = choose_voice(json)
+    finished = story.run(subject, accept, voice) if verb == "run" else story.resume(subject, accept, voice)
+    if launch.is_started() and not story._is_first():
+        return
+    print_run(finished, json)
+    if gate and finished.verdict["ship"] is not True:
+        raise GateError("the verdict does not say ship", str(finished.folder.verdict), "read its reasons")
+
+
+@app.command()
+def evaluate(
+    run: RunPath,
+    data: Annotated[Path, typer.Option("--data", help="A labelled file (.jsonl, .csv).")],
+    json: Json = False,
+) -> None:
+    """Score a run's model on a labelled file. Looks at its sealed test are counted."""
+    _stay_offline("")
+    from tunesmith.open import Run
+    from tunesmith.printing import print_evaluation
+
+    print_evaluation(Run(run).evaluate(data), str(data), json)
+
+
+@app.command()
+def predict(
+    run: RunPath,
+    texts: Annotated[list[str] | None, typer.Argument(help="Texts to answer.", show_default=False)] = None,
+    data: Annotated[Path | None, typer.Option("--data", help="A file of rows (.jsonl, .csv).")] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Where answers go (.jsonl, .csv).")] = None,
+    json: Json = False,
+) -> None:
+    """Answer texts, or every row of a file."""
+    if bool(texts) == bool(data):
+        raise RecipeError("give either texts or --data FILE", "predict")
+    _stay_offline("")
+    from tunesmith.open import Run, write_answers
+    from tunesmith.printing import print_answers, print_json
+
+    opened = Run(run)
+    if texts:
+        print_answers(texts, opened.predict(texts), json)
+        return
+    assert data is not None
+    answers = opened.predict_file(data)
+    if output is None:
+        for answer in answers:
+            print_json(answer)
+        return
+    written = write_answers(answers, output)
+    print_json({"rows": written, "output": str(output)}) if json else typer.echo(f"{written:,} answers in {output}")
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Two or more run folders.", show_default=False)], json: Json = False
+) -> None:
+    """Compare runs on the same rows, with paired intervals."""
+    if len(runs) < 2:
+        raise RecipeError("name at least two runs", "compare")
+    from tunesmith.compare import compare
+    from tunesmith.printing import print_comparison
+
+    print_comparison(compare([str(path) for path in runs]), json)
+
+
+@app.command("list")
+def list_(
+    what: Annotated[str, typer.Argument(help="methods, tasks or models", show_default=False)], json: Json = False
+) -> None:
+    """List the kinds of method or task, or the models inside installed packages."""
+    from tunesmith.printing import list_kinds, print_kinds
+
+    kinds = list_kinds(what)
+    if kinds is None:
+        raise RecipeError(f"no list of {what!r}", "list", "there are: methods, tasks, models")
+    print_kinds(kinds, json)
+
+
+@app.command()
+def doctor(json: Json = False) -> None:
+    """Versions, processor features and GPUs: what a bug report needs."""
+    from tunesmith.printing import print_doctor
+    from tunesmith.report.manifest import hardware, versions
+
+    print_doctor({"versions": versions(), "hardware": hardware()}, json)
+
+
+def _stay_offline(model: str) -> None:
+    """Before any library is imported: only a base that is named by a hub id may use the network."""
+    import os
+
+    from tunesmith.recipe import is_path
+
+    os.environ["USE_HUB_KERNELS"] = "NO"
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    if not model or model.startswith("package:") or is_path(model):
+        os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+def main() -> None:
+    """Run a command and end with its documented exit code. A fault of ours shows its traceback only with --debug."""
+    debug = "--debug" in sys.argv
+    if debug:
+        sys.argv.remove("--debug")
+    code = _run(debug)
+    if code:
+        from tunesmith.launch import leave_exit_code
+
+        leave_exit_code(code)
+    sys.exit(code)
+
+
+def _run(debug: bool) -> int:
+    try:
+        result = app(standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except TunesmithError as error:
+        if debug:
+            raise
+        for fault in error.faults:
+            typer.echo(f"error: {fault}", err=True)
+        return error.exit_code
+    except typer.Exit as ended:
+        return ended.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        typer.echo("interrupted", err=True)
+        return 130
+    except Exception as error:
+        if debug:
+            raise
+        return _report(error)
+
+
+def _report(error: Exception) -> int:
+    """Usage errors of the command line end with 2; anything else is our own fault and ends with 1."""
+    usage = getattr(error, "format_message", None)
+    if usage is not None:
+        typer.echo(f"error: {usage()}", err=True)
+        return 2
+    fault = Fault(
+        "", f"{type(error).__name__}: {error}", "this is a fault of ours: run again with --debug and report it"
+    )
+    typer.echo(f"error: {fault}", err=True)
+    return 1

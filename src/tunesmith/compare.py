@@ -1,0 +1,68 @@
+"""Runs beside each other on the same rows, with paired intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from tunesmith import folder as folders
+from tunesmith import tasks
+from tunesmith.errors import CheckpointError
+from tunesmith.evaluation import difference, score
+from tunesmith.folder import RunFolder
+from tunesmith.judging import read_predictions
+from tunesmith.recipe import tasks as task_settings
+
+
+def compare(paths: Sequence[str]) -> dict[str, Any]:
+    """Compare finished runs that were judged on the same rows.
+
+    Returns:
+        {"primary", "split", "rows", "runs": [{"run", "method", "score", "difference", ...}]}: best first; each
+        `difference` is that run minus the best, with a paired 95 % interval.
+
+    Raises:
+        CheckpointError: a run is not finished, or was judged on other rows or by another task.
+    """
+    runs = [_read(path) for path in paths]
+    first = runs[0]
+    for other in runs[1:]:
+        if other["task"]["kind"] != first["task"]["kind"]:
+            raise CheckpointError("the runs have different tasks", other["run"])
+        if other["rows_sha256"] != first["rows_sha256"]:
+            raise CheckpointError(f"judged on other rows than {first['run']}", other["run"], "compare on one test set")
+    kind = first["task"]["kind"]
+    task = tasks.build(task_settings.KINDS[kind](**first["task"]))
+    primary = first["primary"]
+    measures = {run["run"]: task.measures(run["predictions"])[primary] for run in runs}
+    runs.sort(key=lambda run: (-measures[run["run"]](), run["run"]))
+    best = measures[runs[0]["run"]]
+    table = []
+    for run in runs:
+        shown = {key: run[key] for key in ("run", "method", "trainable", "seconds", "peak_memory_bytes", "model_bytes")}
+        mine = measures[run["run"]]
+        shown |= {"score": score({primary: mine})[primary], "difference": difference(mine, best)}
+        table.append(shown)
+    return {"primary": primary, "split": first["split"], "rows": len(first["predictions"]), "runs": table}
+
+
+def _read(path: str) -> dict[str, Any]:
+    folder = RunFolder(path)
+    if not folder.verdict.exists():
+        raise CheckpointError("not a finished run", path, f"`tunesmith resume {path}` it first")
+    manifest, scores = folders.read_json(folder.manifest), folders.read_json(folder.scores)
+    card = folders.read_json(folder.model / "tunesmith.json")
+    split = scores["judged_on"]
+    return {
+        "run": path,
+        "task": card["task"],
+        "method": card["method"]["kind"],
+        "primary": scores["primary"],
+        "split": split,
+        "rows_sha256": manifest["data"][split]["rows_sha256"],
+        "trainable": manifest["parameters"]["trainable"],
+        "seconds": manifest["cost"]["training_seconds"],
+        "peak_memory_bytes": manifest["cost"]["peak_memory_bytes"],
+        "model_bytes": manifest["cost"]["model_bytes"],
+        "predictions": read_predictions(folder, split),
+    }

@@ -1,0 +1,1 @@
+"""Rows: read, checked, split, encoded and put in order."""

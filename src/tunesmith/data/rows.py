@@ -1,0 +1,45 @@
+"""A row and what identifies it."""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tunesmith.recipe.tasks import Column
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row under our column names. `line` is the 1-based line of the file where it begins."""
+
+    values: dict[str, Any]
+    file: str
+    line: int
+
+    @property
+    def where(self) -> str:
+        return f"{self.file}:{self.line}"
+
+    def __getitem__(self, column: str) -> Any:
+        return self.values[column]
+
+    def get(self, column: str) -> Any:
+        return self.values.get(column)
+
+
+def normalised(text: str) -> str:
+    """A text without what readers do not see as a difference: Unicode form, case, runs of white space."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+def input_key(row: Row, columns: Sequence[Column]) -> str:
+    """What makes two rows duplicates: the normalised content of the task's input columns."""
+    return "\x1f".join(normalised(str(row.get(column.name) or "")) for column in columns if column.is_input)
+
+
+def hash_share(key: str) -> float:
+    """A key's fixed place in [0, 1): the first 8 bytes of its BLAKE2b hash. No seed, no process, no order."""
+    return int.from_bytes(hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big") / 2**64

@@ -1,0 +1,69 @@
+"""Train and validation by the hash of what a row is about.
+
+The rule: a row goes to validation if the hash of its group (or of its normalised input) lies below the share. So
+duplicates never straddle, rows that are appended later move nobody, and neither seed, order nor file matters.
+Then each class with at least two distinct inputs and none in validation gives the one with its smallest hash.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from tunesmith.data.rows import Row, hash_share, input_key
+from tunesmith.recipe.tasks import Column
+
+
+def split_rows(
+    rows: Sequence[Row], share: float, columns: Sequence[Column], group: str | None, stratum: str | None = "label"
+) -> tuple[list[Row], list[Row]]:
+    """Split rows into (train, validation).
+
+    Args:
+        share: the share of validation, 0 to 1 (exclusive). 0 gives none.
+        columns: the task's columns; the input columns make the key where no group is named.
+        group: a column whose equal values stay together.
+        stratum: the column of the class, for the second rule; None for tasks without one.
+    """
+    keys = [str(row.get(group)) if group else input_key(row, columns) for row in rows]
+    held = {key for key in keys if hash_share(key) < share}
+    if stratum is not None and share > 0:
+        held |= _one_of_each_class(rows, keys, held, stratum)
+    train = [row for row, key in zip(rows, keys, strict=True) if key not in held]
+    validation = [row for row, key in zip(rows, keys, strict=True) if key in held]
+    return train, validation
+
+
+def _one_of_each_class(rows: Sequence[Row], keys: Sequence[str], held: set[str], stratum: str) -> set[str]:
+    keys_of: dict[str, set[str]] = defaultdict(set)
+    for row, key in zip(rows, keys, strict=True):
+        label = row.get(stratum)
+        if isinstance(label, str):
+            keys_of[label].add(key)
+    given: set[str] = set()
+    for label in sorted(keys_of):
+        mine = keys_of[label]
+        if len(mine) < 2 or mine & (held | given):
+            continue
+        smallest = min(mine, key=lambda key: (hash_share(key), key))
+        # a group can hold several classes: never take the last one that another class has left to train on
+        others = (other for other in keys_of if smallest in keys_of[other])
+        if all(keys_of[other] - held - given - {smallest} for other in others):
+            given.add(smallest)
+    return given
+
+
+def take(rows: Sequence[Row], limit: int | None, columns: Sequence[Column]) -> list[Row]:
+    """At most `limit` rows, chosen by hash (so that a larger limit contains a smaller one), in file order."""
+    if limit is None or len(rows) <= limit:
+        return list(rows)
+    ranked = sorted(
+        range(len(rows)), key=lambda index: (hash_share("limit\x1f" + input_key(rows[index], columns)), index)
+    )
+    return [rows[index] for index in sorted(ranked[:limit])]
+
+
+def overlap(rows: Sequence[Row], others: Sequence[Row], columns: Sequence[Column]) -> list[int]:
+    """Indices of `rows` whose normalised input also occurs in `others`."""
+    known = {input_key(row, columns) for row in others}
+    return [index for index, row in enumerate(rows) if input_key(row, columns) in known]

@@ -1,0 +1,182 @@
+"""Device, precision, threads and ranks: the only file that knows torch.distributed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from tunesmith.errors import RecipeError, ResourceError
+from tunesmith.models.loaded import Loaded
+from tunesmith.recipe import Machine
+
+PATIENCE = timedelta(minutes=30)
+"""How long a rank waits for the others before it gives up."""
+
+CPU_BUDGET_TOKENS = 2048
+GPU_BUDGET_TOKENS = 16384
+
+
+@dataclass(frozen=True)
+class Devices:
+    """Where this process works, in which numbers, and which of how many it is.
+
+    `compute` is the dtype of autocast (None: no autocast); `stored` that of weights and moments.
+    """
+
+    device: torch.device
+    compute: torch.dtype | None
+    stored: torch.dtype
+    threads: int
+    rank: int = 0
+    world_size: int = 1
+    micro_batch_tokens: int = CPU_BUDGET_TOKENS
+
+    @property
+    def is_first(self) -> bool:
+        return self.rank == 0
+
+    @property
+    def precision(self) -> str:
+        if self.compute is not None:
+            return "bf16"
+        return "fp64" if self.stored == torch.float64 else "fp32"
+
+    def autocast(self) -> contextlib.AbstractContextManager[object]:
+        """Mixed precision for training; a plain pass where none is asked for."""
+        if self.compute is None:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=self.compute)
+
+    def wrap(self, loaded: Loaded) -> None:
+        """Put the model behind DistributedDataParallel if there are several processes."""
+        if self.world_size > 1:
+            ids = [self.device.index] if self.device.type == "cuda" else None
+            loaded.entry = nn.parallel.DistributedDataParallel(loaded.model, device_ids=ids, broadcast_buffers=False)
+
+    def gradients_kept(self, loaded: Loaded, last: bool) -> contextlib.AbstractContextManager[object]:
+        """Around each backward: gradients are exchanged in the last micro-batch of a step only."""
+        if self.world_size == 1 or last:
+            return contextlib.nullcontext()
+        assert isinstance(loaded.entry, nn.parallel.DistributedDataParallel)
+        return loaded.entry.no_sync()
+
+    def sum(self, *values: float) -> list[float]:
+        """Sums over all ranks, in double precision."""
+        if self.world_size == 1:
+            return list(values)
+        tensor = torch.tensor(values, dtype=torch.float64, device=self.device)
+        dist.all_reduce(tensor)
+        return [float(value) for value in tensor]
+
+    def agree(self, value: int) -> int:
+        """The largest of the ranks' values: one rank that was told to stop stops all at the same step."""
+        if self.world_size == 1:
+            return value
+        tensor = torch.tensor([value], device=self.device)
+        dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
+        return int(tensor.item())
+
+    def wait(self) -> None:
+        if self.world_size > 1:
+            dist.barrier()
+
+
+def choose_devices(machine: Machine, precision: str) -> Devices:
+    """Work out device, precision, threads and rank. Under torchrun the environment says which rank this is.
+
+    Raises:
+        RecipeError: a device was asked for that is not here.
+    """
+    rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    device = _device(machine.device)
+    if machine.threads == "auto":
+        threads = max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", world_size)))
+    else:
+        threads = machine.threads
+    torch.set_num_threads(threads)
+    budget = machine.micro_batch_tokens
+    if budget == "auto":
+        budget = CPU_BUDGET_TOKENS if device.type == "cpu" else GPU_BUDGET_TOKENS
+    use_bf16 = precision == "bf16" or (precision == "auto" and computes_in_bf16(device))
+    return Devices(
+        device=device,
+        compute=torch.bfloat16 if use_bf16 else None,
+        stored=torch.float64 if precision == "fp64" else torch.float32,
+        threads=threads,
+        rank=rank,
+        world_size=world_size,
+        micro_batch_tokens=budget,
+    )
+
+
+def _device(asked: str) -> torch.device:
+    if asked == "auto":
+        asked = "cuda" if torch.cuda.is_available() else "cpu"
+    if asked == "cuda":
+        if not torch.cuda.is_available():
+            raise RecipeError("machine.device: cuda asked for, none found", remedy="use auto or cpu")
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    if asked == "mps" and not torch.backends.mps.is_available():
+        raise RecipeError("machine.device: mps asked for, none found", remedy="use auto or cpu")
+    return torch.device(asked)
+
+
+def computes_in_bf16(device: torch.device) -> bool:
+    """Whether the hardware multiplies in bfloat16. On a CPU without such instructions it would be many times slower."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":
+        capabilities = torch.cpu.get_capabilities()
+        return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16"))
+    return False
+
+
+@contextlib.contextmanager
+def joined(devices: Devices) -> Iterator[None]:
+    """Join the other processes for the length of the block."""
+    if devices.world_size == 1:
+        yield
+        return
+    backend = "nccl" if devices.device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, timeout=PATIENCE)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def seed_everything(seed: int, step: int, rank: int) -> None:
+    """Seed every generator from (seed, step, rank). Done before each step, so that no generator state is ever saved."""
+    mixed = int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+    torch.manual_seed(mixed)
+    random.seed(mixed)
+    np.random.seed(mixed % 2**32)
+
+
+@contextlib.contextmanager
+def memory_errors_named() -> Iterator[None]:
+    """Turn an allocator's failure into an error that says what to change."""
+    try:
+        yield
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        raise _out_of_memory(str(error)) from error
+    except RuntimeError as error:
+        if "DefaultCPUAllocator" not in str(error) and "out of memory" not in str(error):
+            raise
+        raise _out_of_memory(str(error).splitlines()[0]) from error
+
+
+def _out_of_memory(reason: str) -> ResourceError:
+    return ResourceError(
+        f"out of memory ({reason})",
+        remedy="lower machine.micro_batch_tokens (the result stays the same) or train.max_length; then resume",
+    )

@@ -1,0 +1,117 @@
+"""Predict over a split, score, and say how sure the scores are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from tunesmith.data.batches import length_sorted
+from tunesmith.devices import Devices, memory_errors_named
+from tunesmith.models.layers import set_training_mode
+from tunesmith.models.loaded import Loaded
+from tunesmith.tasks.contract import Batch, Example, Measure, Prediction, length_of
+
+RESAMPLES = 2000
+INTERVAL = 0.95
+BOOTSTRAP_SEED = 20_240_229
+"""Fixed, so that the same predictions always get the same interval."""
+
+Score = dict[str, float]
+"""{"value", "low", "high"}: the estimate and its 95 % interval."""
+
+
+def predict(
+    loaded: Loaded,
+    task: Any,
+    examples: Sequence[Example],
+    devices: Devices,
+    progress: Callable[[int], None] = lambda done: None,
+) -> list[tuple[str, float]]:
+    """Answers with scores, in the order of `examples`. In the stored dtype, without dropout, in length-sorted batches."""
+    answers: list[tuple[str, float]] = [("", 0.0)] * len(examples)
+    done = 0
+    for piece, batch in _passes(loaded, task, examples, devices):
+        for index, answer in zip(piece, task.predict(loaded, batch), strict=True):
+            answers[index] = answer
+        done += len(piece)
+        progress(done)
+    return answers
+
+
+def mean_loss(loaded: Loaded, task: Any, examples: Sequence[Example], devices: Devices) -> float | None:
+    """The loss over rows that have a target, as in training but for dropout; None if no row has one."""
+    total, count = 0.0, 0
+    for _, batch in _passes(loaded, task, examples, devices):
+        loss = task.loss(loaded, task.prepare(loaded, batch))
+        total, count = total + float(loss.total), count + loss.count
+    return total / count if count else None
+
+
+def _passes(
+    loaded: Loaded, task: Any, examples: Sequence[Example], devices: Devices
+) -> Iterator[tuple[list[int], Batch]]:
+    """Length-sorted batches with the positions of their rows, the model in evaluation mode and without gradients."""
+    was_training = loaded.model.training
+    entry, loaded.entry = loaded.entry, None
+    loaded.model.eval()
+    try:
+        with torch.inference_mode(), memory_errors_named():
+            for piece in length_sorted([length_of(example) for example in examples], devices.micro_batch_tokens):
+                batch = task.collate([examples[i] for i in piece], loaded.processor)
+                yield piece, {name: tensor.to(devices.device) for name, tensor in batch.items()}
+    finally:
+        loaded.entry = entry
+        if was_training:
+            set_training_mode(loaded.model)
+
+
+def score(measures: Mapping[str, Measure]) -> dict[str, Score]:
+    """Each metric's value and 95 % percentile-bootstrap interval over rows."""
+    if not measures:
+        return {}
+    num_rows = len(next(iter(measures.values())).statistics)
+    scores: dict[str, Score] = {}
+    draws = {name: np.empty(RESAMPLES) for name in measures}
+    for part, weights in _resamples(num_rows):
+        for name, measure in measures.items():
+            draws[name][part] = measure.value(weights @ measure.statistics)
+    for name, measure in measures.items():
+        scores[name] = _interval(measure(), draws[name])
+    return scores
+
+
+def difference(mine: Measure, theirs: Measure) -> Score:
+    """Mine minus theirs on the same rows, with a paired 95 % interval: both see the same resampled rows."""
+    if len(mine.statistics) != len(theirs.statistics):
+        raise ValueError("a paired difference needs the same rows on both sides")
+    draws = np.empty(RESAMPLES)
+    for part, weights in _resamples(len(mine.statistics)):
+        draws[part] = mine.value(weights @ mine.statistics) - theirs.value(weights @ theirs.statistics)
+    return _interval(mine() - theirs(), draws)
+
+
+def _interval(value: float, draws: np.ndarray) -> Score:
+    low, high = np.quantile(draws, [(1 - INTERVAL) / 2, (1 + INTERVAL) / 2])
+    return {"value": value, "low": float(low), "high": float(high)}
+
+
+def _resamples(num_rows: int) -> Iterator[tuple[slice, np.ndarray]]:
+    """How often each row is drawn in each resample, in parts of bounded memory: (slice, (resamples, rows) counts)."""
+    generator = np.random.Generator(np.random.Philox(key=[BOOTSTRAP_SEED, num_rows]))
+    size = max(1, min(RESAMPLES, 20_000_000 // max(1, num_rows)))
+    for start in range(0, RESAMPLES, size):
+        many = min(size, RESAMPLES - start)
+        counts = np.zeros((many, num_rows))
+        for k in range(many):
+            counts[k] = np.bincount(generator.integers(0, num_rows, num_rows), minlength=num_rows)
+        yield slice(start, start + many), counts
+
+
+def as_predictions(golds: Sequence[str | None], answers: Sequence[tuple[str, float]]) -> list[Prediction]:
+    return [
+        Prediction(row, gold, answer, score)
+        for row, (gold, (answer, score)) in enumerate(zip(golds, answers, strict=True))
+    ]

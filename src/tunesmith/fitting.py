@@ -1,0 +1,209 @@
+"""What happens between the steps: record, evaluate, checkpoint, stop."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tunesmith import checkpoints
+from tunesmith.checkpoints import Progress
+from tunesmith.data.batches import Order
+from tunesmith.data.rows import Row
+from tunesmith.devices import Devices
+from tunesmith.errors import Interrupted, NumbersError
+from tunesmith.evaluation import Score, as_predictions, mean_loss, predict, score
+from tunesmith.folder import RunFolder, append, lines, write_lines
+from tunesmith.loop import Course, Step, make_optimizer, train
+from tunesmith.models.loaded import Loaded
+from tunesmith.recipe import Recipe
+from tunesmith.tasks.contract import Example
+
+
+class Voice:
+    """Who is told how the work goes. This one is silent; the command line has others."""
+
+    def say(self, text: str) -> None:
+        """A sentence for a person."""
+
+    def stage(self, name: str) -> None:
+        """Another part of the story begins."""
+
+    def step(self, step: Step, total: int) -> None:
+        """An optimizer step is done."""
+
+    def evaluation(self, step: int, primary: str, scores: Mapping[str, Score], best: bool) -> None:
+        """The validation rows were scored."""
+
+
+@dataclass
+class StopSignal:
+    """The signal that asked us to stop; 0 if none did."""
+
+    number: int = 0
+    gently: bool = False
+    """While true a signal only takes note of itself, and the loop ends after its step. Else it ends us at once."""
+
+
+@contextlib.contextmanager
+def stop_signals() -> Iterator[StopSignal]:
+    """Catch SIGINT and SIGTERM for the length of the block. A second signal always ends us at once."""
+    stop = StopSignal()
+
+    def caught(number: int, _frame: object) -> None:
+        if stop.number or not stop.gently:
+            raise Interrupted(number, "interrupted; nothing was lost that a checkpoint held", "tunesmith resume")
+        stop.number = number
+
+    try:
+        before = {number: signal.signal(number, caught) for number in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not the main thread: whoever owns it owns the signals
+        yield stop
+        return
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@dataclass
+class Phase:
+    """One course of training: which rows, how many steps, and whether it is judged on the way.
+
+    Attributes:
+        place: where its checkpoints go.
+        held: validation rows and their encoding; None for a phase that is not judged (refit).
+    """
+
+    name: str
+    place: Path
+    examples: Sequence[Example]
+    steps: int
+    held: tuple[Sequence[Row], Sequence[Example]] | None
+
+
+@dataclass
+class Fit:
+    """Everything that training needs, and what it comes to."""
+
+    recipe: Recipe
+    folder: RunFolder
+    devices: Devices
+    loaded: Loaded
+    method: Any
+    task: Any
+    identity: Mapping[str, Any]
+    voice: Voice
+    stop: StopSignal
+    resumed_from: int = 0
+    warnings: list[str] = field(default_factory=list)
+
+    def run(self, phase: Phase) -> Progress:
+        """Train through a phase, from its newest valid checkpoint if it has one. Best weights are not yet loaded.
+
+        Raises:
+            Interrupted: a signal came; a checkpoint of the last step is written.
+            NumbersError: a loss or gradient is not finite; a checkpoint of the last finite step is written.
+        """
+        settings = self.recipe.train
+        assert isinstance(settings.learning_rate, float | int)
+        optimizer = make_optimizer(self.loaded, self.method, settings.learning_rate, settings.weight_decay)
+        progress = self._pick_up(phase, optimizer)
+        order = Order(len(phase.examples), settings.batch_size, self.recipe.seed)
+        course = Course(
+            phase.steps, settings.warmup_ratio, settings.lr_scheduler, settings.max_grad_norm, self.recipe.seed
+        )
+        if progress.ended:
+            return progress
+        self.devices.wrap(self.loaded)
+        self.stop.gently = True
+        steps = train(
+            self.loaded, self.method, self.task, phase.examples, order, course, optimizer, self.devices, progress.step
+        )
+        try:
+            for step in steps:
+                progress.step = step.number
+                self._after_step(phase, step, progress, optimizer)
+                if progress.ended:
+                    break
+        except NumbersError:
+            self._save(phase, progress, optimizer)
+            raise
+        finally:
+            self.stop.gently = False
+            self.loaded.entry = None
+        return progress
+
+    def _pick_up(self, phase: Phase, optimizer: Any) -> Progress:
+        """Go back to the newest valid checkpoint, and cut the records to match it."""
+        checkpoint, faults = checkpoints.newest_valid(phase.place)
+        for fault in faults:
+            self.warnings.append(f"passed over a damaged checkpoint: {fault}")
+            self.voice.say(self.warnings[-1])
+        progress = Progress()
+        if checkpoint is not None:
+            checkpoints.require_same(checkpoint, self.identity)
+            checkpoints.load_weights(checkpoint.path, self.loaded)
+            checkpoints.load_moments(checkpoint.path, optimizer)
+            progress = checkpoint.progress
+            self.resumed_from = max(self.resumed_from, progress.step)
+            self.voice.say(f"{phase.name}: resumed from step {progress.step}")
+        if self.devices.is_first:
+            for file in (self.folder.steps, self.folder.evaluations):
+                kept = [row for row in lines(file) if row["phase"] != phase.name or row["step"] <= progress.step]
+                write_lines(file, kept)
+        return progress
+
+    def _after_step(self, phase: Phase, step: Step, progress: Progress, optimizer: Any) -> None:
+        settings = self.recipe.train
+        assert isinstance(settings.evaluate_every, int) and isinstance(settings.checkpoint_every, int)
+        if self.devices.is_first:
+            append(self.folder.steps, {"phase": phase.name, **step.record()})
+            self.voice.step(step, phase.steps)
+        is_last = step.number == phase.steps
+        evaluates = phase.held is not None and (is_last or step.number % settings.evaluate_every == 0)
+        if evaluates and self.devices.is_first:
+            self._evaluate(phase, step, progress)
+        if evaluates and self.devices.agree(int(bool(progress.ended))):
+            progress.ended = progress.ended or "early stopping"
+        if is_last:
+            progress.ended = progress.ended or "all steps done"
+        stop_number = self.devices.agree(self.stop.number)
+        if evaluates or is_last or stop_number or step.number % settings.checkpoint_every == 0:
+            self._save(phase, progress, optimizer)
+        if stop_number:
+            raise Interrupted(
+                stop_number,
+                f"interrupted after step {step.number} of {phase.steps}; a checkpoint of it is written",
+                f"tunesmith resume {self.folder.path}",
+            )
+
+    def _evaluate(self, phase: Phase, step: Step, progress: Progress) -> None:
+        """Score the validation rows; note the best step and, by the patience, the end."""
+        assert phase.held is not None
+        rows, examples = phase.held
+        answers = predict(self.loaded, self.task, examples, self.devices)
+        scores = score(self.task.measures(as_predictions([row["label"] for row in rows], answers)))
+        loss = mean_loss(self.loaded, self.task, examples, self.devices)
+        primary = self.recipe.judge.primary
+        value = scores[primary]["value"]
+        is_best = progress.best_value is None or value > progress.best_value
+        if is_best:
+            progress.best_step, progress.best_value, progress.evaluations_without_gain = step.number, value, 0
+        else:
+            progress.evaluations_without_gain += 1
+        patience = self.recipe.train.early_stopping_patience
+        if patience is not None and progress.evaluations_without_gain >= patience:
+            progress.ended = f"early stopping: no better {primary} in {patience} evaluations"
+        row = {"phase": phase.name, "step": step.number, "epoch": round(step.epoch, 6), "loss": loss, "scores": scores}
+        append(self.folder.evaluations, {**row, "best": is_best})
+        self.voice.evaluation(step.number, primary, scores, is_best)
+
+    def _save(self, phase: Phase, progress: Progress, optimizer: Any) -> None:
+        if self.devices.is_first and progress.step > 0:
+            checkpoints.save(phase.place, self.loaded, optimizer, progress, self.identity)
+        self.devices.wait()

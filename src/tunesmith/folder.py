@@ -1,0 +1,241 @@
+"""The run folder: its names, and the only ways in which files come to be in it.
+
+A file appears under its final name whole or not at all: it is written beside its place, flushed to the disk and
+renamed. Lines are appended by `append`, and a torn last line (from a kill in the middle of a write) is dropped
+by `lines`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from tunesmith.errors import CheckpointError, ResourceError
+
+STAGING = ".staging-"
+
+
+class RunFolder:
+    """Names of everything in a run folder. Holds no state but its path."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+
+    def __truediv__(self, name: str) -> Path:
+        return self.path / name
+
+    @property
+    def recipe(self) -> Path:
+        return self.path / "recipe.yaml"
+
+    @property
+    def manifest(self) -> Path:
+        return self.path / "manifest.json"
+
+    @property
+    def check(self) -> Path:
+        return self.path / "check.json"
+
+    @property
+    def steps(self) -> Path:
+        return self.path / "steps.jsonl"
+
+    @property
+    def evaluations(self) -> Path:
+        return self.path / "evaluations.jsonl"
+
+    @property
+    def scores(self) -> Path:
+        return self.path / "scores.json"
+
+    @property
+    def audits(self) -> Path:
+        return self.path / "audits.json"
+
+    @property
+    def verdict(self) -> Path:
+        return self.path / "verdict.json"
+
+    @property
+    def looks(self) -> Path:
+        return self.path / "looks.jsonl"
+
+    @property
+    def data(self) -> Path:
+        """What the report shows of the data: sizes, labels, lengths, the first batch, the worst errors."""
+        return self.path / "data.json"
+
+    @property
+    def handover(self) -> Path:
+        """Where the first process leaves encoded rows for the others; gone when training is over."""
+        return self.path / ".handover"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def model(self) -> Path:
+        return self.path / "model"
+
+    @property
+    def card(self) -> Path:
+        return self.path / "README.md"
+
+    @property
+    def paper(self) -> Path:
+        return self.path / "paper.md"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.html"
+
+    def predictions(self, split: str) -> Path:
+        return self.path / "predictions" / f"{split}.jsonl"
+
+    @property
+    def exists(self) -> bool:
+        return self.recipe.exists()
+
+    @contextlib.contextmanager
+    def claim(self) -> Iterator[None]:
+        """Hold the folder for this process alone; two runs in one folder would tear each other's files."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        with open(self.path / ".lock", "w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise CheckpointError(
+                    "another process is working in this run folder",
+                    where=str(self.path),
+                    remedy="wait for it to end, or stop it",
+                ) from None
+            yield
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file atomically and durably: beside its place, flushed, renamed, and the folder flushed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    staged = path.with_name(f"{STAGING}{path.name}")
+    with disk_errors_named(path, len(content)):
+        try:
+            with open(staged, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(staged, path)
+        except BaseException:
+            staged.unlink(missing_ok=True)
+            raise
+    flush_folder(path.parent)
+
+
+def write_text(path: Path, text: str) -> None:
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_bytes(path, to_json(value))
+
+
+def to_json(value: Any) -> bytes:
+    """Indented JSON with a final newline. NumPy numbers are written as numbers, NaN as null."""
+    return orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE)
+
+
+def read_json(path: Path) -> Any:
+    """Read one of our JSON files; a missing or damaged one is named."""
+    try:
+        return orjson.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise CheckpointError("no such file", where=str(path), remedy="is this a run folder?") from None
+    except orjson.JSONDecodeError as error:
+        raise CheckpointError(f"not valid JSON ({error})", where=str(path)) from None
+
+
+def append(path: Path, row: dict[str, Any]) -> None:
+    """Append one JSON line; flushed to the operating system, so that only a power cut can lose it."""
+    line = orjson.dumps(row, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with disk_errors_named(path, len(line)), open(path, "ab") as file:
+        file.write(line)
+
+
+def write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
+    option = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE
+    write_bytes(path, b"".join(orjson.dumps(row, option=option) for row in rows))
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    """All whole JSON lines of a file we appended to. A torn last line is left out: its writer was killed."""
+    if not path.exists():
+        return []
+    content = path.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    return [orjson.loads(line) for line in whole.splitlines()]
+
+
+def flush_folder(path: Path) -> None:
+    """Make a rename durable: the folder's own entry must reach the disk too."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def put_in_place(staged: Path, final: Path) -> None:
+    """Rename a finished folder to its final name, replacing what was there; durable when it returns."""
+    old = final.with_name(f"{STAGING}old-{final.name}")
+    if old.exists():
+        shutil.rmtree(old)
+    if final.exists():
+        os.replace(final, old)
+    os.replace(staged, final)
+    flush_folder(final.parent)
+    if old.exists():
+        shutil.rmtree(old)
+
+
+def flush_file(path: Path) -> None:
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def free_bytes(path: Path) -> int:
+    """Free bytes on the file system that holds `path` or its nearest existing parent."""
+    place = path.absolute()
+    while not place.exists():
+        place = place.parent
+    return shutil.disk_usage(place).free
+
+
+@contextlib.contextmanager
+def disk_errors_named(path: Path, needed: int) -> Iterator[None]:
+    """Turn "no space left" (from Python or from a library's own message) into an error that names the figures."""
+    try:
+        yield
+    except Exception as error:
+        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        if not full and not any(hint in str(error) for hint in ("No space left", "StorageFull", "os error 28")):
+            raise
+        raise ResourceError(
+            f"the disk is full: {needed:,} bytes needed, {free_bytes(path.parent):,} bytes free",
+            where=str(path),
+            remedy="free some space, then `tunesmith resume` the run folder; earlier checkpoints are untouched",
+        ) from error

@@ -1,0 +1,164 @@
+"""The only training loop. It yields one `Step` for each optimizer step; recording, evaluating, saving and stopping
+belong to whoever iterates."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from tunesmith.data.batches import Order, cut, share_out
+from tunesmith.devices import Devices, memory_errors_named, seed_everything
+from tunesmith.errors import NumbersError
+from tunesmith.models.layers import set_training_mode
+from tunesmith.models.loaded import Loaded
+from tunesmith.tasks.contract import Example, length_of
+
+
+@dataclass(frozen=True)
+class Step:
+    """What happened in one optimizer step. `loss` is the mean over the whole batch and all ranks, as it was used;
+    `grad_norm` is the norm before clipping; `tokens` are real ones, never padding."""
+
+    number: int
+    epoch: float
+    loss: float
+    learning_rate: float
+    grad_norm: float
+    rows: int
+    tokens: int
+    seconds: float
+
+    def record(self) -> dict[str, Any]:
+        return {
+            "step": self.number,
+            "epoch": round(self.epoch, 6),
+            "loss": self.loss,
+            "learning_rate": self.learning_rate,
+            "grad_norm": self.grad_norm,
+            "rows": self.rows,
+            "tokens": self.tokens,
+            "seconds": round(self.seconds, 6),
+        }
+
+
+@dataclass(frozen=True)
+class Course:
+    """The numbers that steer training: how many steps, and the rate at each."""
+
+    steps: int
+    warmup_ratio: float
+    lr_scheduler: str
+    max_grad_norm: float | None
+    seed: int
+
+    def rate(self, step: int) -> float:
+        """The share of the highest rate at `step` (1-based): a pure function, so nothing of it is saved."""
+        warmup = math.ceil(self.warmup_ratio * self.steps)
+        if step <= warmup:
+            return step / (warmup + 1)
+        if self.lr_scheduler == "constant":
+            return 1.0
+        progress = (step - 1 - warmup) / max(1, self.steps - warmup)
+        if self.lr_scheduler == "cosine":
+            return 0.5 * (1.0 + math.cos(math.pi * progress))
+        return 1.0 - progress
+
+
+def make_optimizer(loaded: Loaded, method: Any, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
+    """AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101) over the method's groups; betas 0.9, 0.999, eps 1e-8."""
+    groups = method.groups(loaded, learning_rate, weight_decay)
+    return torch.optim.AdamW(groups, lr=learning_rate, fused=True)
+
+
+def train(
+    loaded: Loaded,
+    method: Any,
+    task: Any,
+    examples: Sequence[Example],
+    order: Order,
+    course: Course,
+    optimizer: torch.optim.Optimizer,
+    devices: Devices,
+    start: int = 0,
+) -> Iterator[Step]:
+    """Train from step `start + 1` to the course's end, yielding after each step.
+
+    Raises:
+        NumbersError: a loss or gradient is not finite; raised before the weights move, so they stay finite.
+    """
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    set_training_mode(loaded.model)
+    for number in range(start + 1, course.steps + 1):
+        began = time.perf_counter()
+        seed_everything(course.seed, number, devices.rank)
+        method.on_step(loaded, number)
+        rows = order.rows_of(number)
+        factor = course.rate(number)
+        for group in optimizer.param_groups:
+            group["lr"] = group["peak"] * factor
+        with memory_errors_named():
+            loss, count = _backward(loaded, method, task, [examples[row] for row in rows], devices)
+            norm = _finish_gradients(parameters, devices.world_size / count, course.max_grad_norm)
+            if not (math.isfinite(loss) and math.isfinite(norm)):
+                raise _not_finite(loss, norm, number, rows)
+            optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        yield Step(
+            number=number,
+            epoch=order.epoch_of(number),
+            loss=loss / count,
+            learning_rate=optimizer.param_groups[0]["lr"],
+            grad_norm=norm,
+            rows=len(rows),
+            tokens=sum(length_of(examples[row]) for row in rows),
+            seconds=time.perf_counter() - began,
+        )
+
+
+def _backward(
+    loaded: Loaded, method: Any, task: Any, batch: Sequence[Example], devices: Devices
+) -> tuple[float, float]:
+    """Add up gradients of the summed loss over the micro-batches of this rank; returns (sum, count) over all ranks."""
+    lengths = [length_of(example) for example in batch]
+    pieces = cut(lengths, devices.micro_batch_tokens)
+    mine = share_out(pieces, lengths, devices.world_size)[devices.rank]
+    idle = not mine
+    if idle:  # fewer pieces than ranks: take part in the exchange with a row that counts nothing
+        mine = [pieces[0][:1]]
+    total, count = 0.0, 0.0
+    for index, piece in enumerate(mine):
+        tensors = task.collate([batch[i] for i in piece], loaded.processor)
+        tensors = {name: tensor.to(devices.device) for name, tensor in tensors.items()}
+        with devices.gradients_kept(loaded, last=index == len(mine) - 1):
+            with devices.autocast():
+                loss = task.loss(loaded, task.prepare(loaded, tensors))
+            (loss.total * 0.0 if idle else loss.total).backward()
+        if not idle:
+            total += float(loss.total.detach())
+            count += loss.count
+    total, count = devices.sum(total, count)
+    return total, count
+
+
+def _finish_gradients(parameters: Sequence[torch.nn.Parameter], scale: float, max_norm: float | None) -> float:
+    """Turn summed gradients into the mean and clip them, in one pass over the memory. Returns the mean's norm."""
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    norm = float(torch.nn.utils.get_total_norm(gradients)) * scale
+    if max_norm is not None and norm > max_norm:
+        scale *= max_norm / (norm + 1e-6)
+    torch._foreach_mul_(gradients, scale)
+    return norm
+
+
+def _not_finite(loss: float, norm: float, step: int, rows: Sequence[int]) -> NumbersError:
+    what = f"the loss is {loss}" if not math.isfinite(loss) else f"the gradient's norm is {norm}"
+    return NumbersError(
+        f"{what} at step {step}; the weights of step {step - 1} are finite and were kept",
+        where=f"training rows {', '.join(str(row) for row in rows[:8])}{', ...' if len(rows) > 8 else ''}",
+        remedy="look at these rows, or lower train.learning_rate",
+    )

@@ -1,0 +1,107 @@
+"""LoRA, by PEFT: its layers, its file format. The head is trained behind PEFT's own wrapper, so that it steps aside
+with the adapters and the base is exactly the base."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from tunesmith.errors import ModelError
+from tunesmith.methods.contract import decay_groups
+from tunesmith.models import layers
+from tunesmith.models.loaded import Loaded
+from tunesmith.recipe.methods import Lora
+
+
+@dataclass
+class LoraTuning:
+    """W + (alpha / r) B A with B (out x r) zero and A (r x in) random at the start: r (in + out) numbers a layer.
+
+    Source: Hu et al. 2021, arXiv:2106.09685.
+    """
+
+    settings: Lora
+
+    def apply(self, loaded: Loaded) -> Loaded:
+        from peft import LoraConfig, get_peft_model
+
+        alpha = 2 * self.settings.rank if self.settings.alpha == "auto" else self.settings.alpha
+        heads = _outermost(loaded)
+        config = LoraConfig(
+            r=self.settings.rank,
+            lora_alpha=alpha,  # type: ignore[arg-type]
+            lora_dropout=self.settings.dropout,
+            target_modules=self._targets(loaded, heads),
+            modules_to_save=list(heads) or None,
+            base_model_name_or_path=loaded.base.reference,
+            revision=loaded.base.revision,
+            bias="none",
+        )
+        loaded.model = get_peft_model(loaded.model, config, autocast_adapter_dtype=False)  # type: ignore[arg-type]
+        return loaded
+
+    def _targets(self, loaded: Loaded, heads: tuple[str, ...]) -> list[str]:
+        """Full names of the linear layers of the body that the settings ask for.
+
+        Raises:
+            ModelError: nothing matches; the message lists what there is.
+        """
+        linear = [
+            name
+            for name, module in loaded.model.named_modules()
+            if isinstance(module, nn.Linear) and not layers.under(name, heads)
+        ]
+        asked = self.settings.target_modules
+        if isinstance(asked, str):
+            return linear
+        found = [name for name in linear if any(name == end or name.endswith(f".{end}") for end in asked)]
+        if not found:
+            endings = sorted({name.rpartition(".")[2] for name in linear})
+            raise ModelError(
+                f"method.target_modules: no linear layer is called {' or '.join(asked)}",
+                remedy=f"there are: {', '.join(endings)}",
+            )
+        return found
+
+    def groups(self, loaded: Loaded, learning_rate: float, weight_decay: float) -> list[dict[str, Any]]:
+        return decay_groups(loaded, learning_rate, weight_decay)
+
+    def on_step(self, loaded: Loaded, step: int) -> None:
+        return None
+
+    def penalty(self, loaded: Loaded) -> torch.Tensor | None:
+        return None
+
+    def merge(self, loaded: Loaded) -> nn.Module:
+        """The base with the updates added into its weights: a plain transformers model again."""
+        return loaded.model.merge_and_unload()  # type: ignore[operator]
+
+    def save(self, loaded: Loaded, folder: Path) -> None:
+        """Adapter weights and config in PEFT's format, naming the folder or hub id that the base was read from."""
+        config = loaded.model.peft_config["default"]  # type: ignore[index]
+        base = loaded.base
+        plain_folder = base.revision is None and not base.adapters
+        config.base_model_name_or_path = str(base.folder) if plain_folder else base.reference.partition("@")[0]
+        loaded.model.save_pretrained(folder, save_embedding_layers=False)  # type: ignore[operator]
+
+    def base_to_open(self, folder: Path, base: str) -> str:
+        """What to load so that `open` can do the rest: the base that the adapter was made for."""
+        return base
+
+    def open(self, loaded: Loaded, folder: Path) -> Loaded:
+        from peft import PeftModel
+
+        loaded.model = PeftModel.from_pretrained(
+            loaded.model, str(folder), is_trainable=True, autocast_adapter_dtype=False
+        )
+        return loaded
+
+
+def _outermost(loaded: Loaded) -> tuple[str, ...]:
+    """Head modules that PEFT should train and keep as they are (a pooler is left to the body: it is pre-trained)."""
+    prefix = layers.body_prefix(loaded.model)
+    return tuple(name for name in loaded.head_names if not name.startswith(f"{prefix}."))

@@ -1,0 +1,110 @@
+"""Bases with a task's head on them, by transformers' Auto classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from tunesmith.models import layers, safety
+from tunesmith.models.loaded import Loaded
+from tunesmith.models.references import Base
+
+
+def load_sequence_classifier(base: Base, labels: Sequence[str], seed: int, dtype: torch.dtype) -> Loaded:
+    """A base with a linear classifier for `labels`; the config carries their names.
+
+    A head that the base already has for these very labels is kept; any other is drawn anew from `seed`.
+    """
+    _quiet_library()
+    processor = load_tokenizer(base.folder)
+
+    def make() -> nn.Module:
+        had = _labels_of(base)
+        if not base.adapters or had in ([], list(labels)):
+            return _merged(_open(base, labels, processor, seed, dtype, keep_head=had == list(labels)), base)
+        # an adapter was made for a head of other labels: merge it there, then take the body alone
+        merged = _merged(_open(base, had, processor, seed, dtype, keep_head=True), base)
+        model = _open(base, labels, processor, seed, dtype, keep_head=False)
+        prefix = layers.body_prefix(model)
+        getattr(model, prefix).load_state_dict(getattr(merged, prefix).state_dict())
+        return model
+
+    model = make()
+    return Loaded(model, processor, layers.head_names(model), tuple(labels), base, reload=make)
+
+
+def _quiet_library() -> None:
+    """Keep transformers' bars and load reports out of our output: what is new in a model is said by ourselves."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The folder's own tokenizer; one without a padding token pads with its end token."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def _labels_of(base: Base) -> list[str]:
+    """The labels of the classifier that a base comes with; none if it comes without one."""
+    if base.card.get("labels"):
+        return [str(label) for label in base.card["labels"]]
+    config = safety.read_config(base.folder)
+    is_classifier = any("ForSequenceClassification" in name for name in (config.architectures or ()))
+    return [str(label) for label in (config.id2label or {}).values()] if is_classifier else []
+
+
+def _open(
+    base: Base, labels: Sequence[str], processor: Any, seed: int, dtype: torch.dtype, keep_head: bool
+) -> nn.Module:
+    from transformers import AutoModelForSequenceClassification
+
+    config = safety.read_config(base.folder)
+    config.id2label = dict(enumerate(labels))
+    config.label2id = {label: index for index, label in enumerate(labels)}
+    config.problem_type = "single_label_classification"
+    if config.pad_token_id is None:
+        config.pad_token_id = processor.pad_token_id
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)  # whatever the weights lack (a pooler, say) is drawn from this
+        model = AutoModelForSequenceClassification.from_pretrained(
+            base.folder, config=config, dtype=dtype, use_safetensors=True, ignore_mismatched_sizes=True
+        )
+    if not keep_head:
+        _draw_head(model, seed)
+    return model
+
+
+def _draw_head(model: nn.Module, seed: int) -> None:
+    """Fill the modules beside the body from a generator of their own, so that nothing drawn before matters."""
+    generator = torch.Generator().manual_seed(seed)
+    deviation = float(getattr(model.config, "initializer_range", 0.02))
+    prefix = layers.body_prefix(model)
+    with torch.no_grad():
+        for name, child in model.named_children():
+            if name == prefix:
+                continue
+            for module in child.modules():
+                if isinstance(module, nn.Linear):
+                    module.weight.normal_(0.0, deviation, generator=generator)
+                    if module.bias is not None:
+                        module.bias.zero_()
+
+
+def _merged(model: nn.Module, base: Base) -> nn.Module:
+    """Merge the adapters of a base that is itself an adapter run."""
+    for adapter in base.adapters:
+        from peft import PeftModel
+
+        model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
+    return model

@@ -1,0 +1,86 @@
+"""A model's parts in order of depth, found by structure and not by architecture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from torch import nn
+
+
+def body_prefix(model: nn.Module) -> str:
+    """The name under which a task model holds its pre-trained body (`bert`, `roberta`, `model`)."""
+    prefix = getattr(model, "base_model_prefix", "")
+    return prefix if prefix and hasattr(model, prefix) else ""
+
+
+def body(model: nn.Module) -> nn.Module:
+    """The pre-trained body of a task model, adapters that wrap the model looked through."""
+    unwrap = getattr(model, "get_base_model", None)
+    plain = unwrap() if unwrap is not None else model
+    prefix = body_prefix(plain)
+    return getattr(plain, prefix) if prefix else plain
+
+
+def head_names(model: nn.Module) -> tuple[str, ...]:
+    """Names of the modules that belong to the task: all beside the body, and the pooler inside it."""
+    prefix = body_prefix(model)
+    if not prefix:
+        return ()
+    beside = [
+        name for name, child in model.named_children() if name != prefix and any(True for _ in child.parameters())
+    ]
+    pooler = getattr(getattr(model, prefix), "pooler", None)
+    return (*beside, f"{prefix}.pooler") if isinstance(pooler, nn.Module) else tuple(beside)
+
+
+def blocks(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    """The layers, from the input to the head: every ModuleList of two or more blocks of one kind.
+
+    Lists inside another such list (experts, attention parts) are not layers. An encoder's layers come before its
+    decoder's, as the model registers them.
+    """
+    found: list[tuple[str, nn.Module]] = []
+    prefixes: list[str] = []
+    for name, module in model.named_modules():
+        if not isinstance(module, nn.ModuleList) or any(name.startswith(f"{outer}.") for outer in prefixes):
+            continue
+        kinds = {type(child) for child in module}
+        if len(module) >= 1 and len(kinds) == 1 and any(True for _ in module.parameters()):
+            prefixes.append(name)
+            found += [(f"{name}.{index}", child) for index, child in enumerate(module)]
+    return found
+
+
+def under(name: str, prefixes: tuple[str, ...]) -> bool:
+    """Whether a parameter's or module's name lies under one of the given modules."""
+    return any(name == prefix or name.startswith(f"{prefix}.") for prefix in prefixes)
+
+
+def set_training_mode(model: nn.Module) -> None:
+    """Train mode where something moves, evaluation mode where all is frozen.
+
+    A frozen layer then computes the same at every step (no dropout noise in features that cannot adapt to it, no
+    running statistics that move), which is also what lets its output be computed once.
+    """
+    model.train()
+    for _, module in _frozen_parts(model):
+        module.eval()
+
+
+def _frozen_parts(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """The largest modules that hold parameters none of which is trained."""
+    for name, child in model.named_children():
+        parameters = list(child.parameters())
+        if parameters and not any(parameter.requires_grad for parameter in parameters):
+            yield name, child
+        else:
+            yield from ((f"{name}.{inner}", module) for inner, module in _frozen_parts(child))
+
+
+def count_parameters(model: nn.Module) -> dict[str, int]:
+    """How many numbers the model holds and how many of them move; a shared tensor counts once."""
+    unique = {id(parameter): parameter for parameter in model.parameters()}.values()
+    return {
+        "total": sum(parameter.numel() for parameter in unique),
+        "trainable": sum(parameter.numel() for parameter in unique if parameter.requires_grad),
+    }

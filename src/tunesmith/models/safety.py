@@ -1,0 +1,63 @@
+"""What may be opened: JSON and safetensors whose config asks for no code.
+
+Several holes of the field came through a config file: keys that name code to import (`auto_map`), kernels to fetch
+(`_attn_implementation_internal`), or classes to build (`_target_`). Such keys are refused by name wherever they
+stand, and of the others only those that the architecture's own config class knows ever reach transformers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tunesmith.errors import ModelError
+from tunesmith.folder import read_json
+
+REFUSED_KEYS = ("auto_map", "trust_remote_code", "_target_", "custom_pipelines", "custom_generate")
+HARMLESS_PRIVATE_KEYS = ("_name_or_path", "_commit_hash", "_num_labels", "_diffusers_version")
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a model folder whose JSON files ask for code. Raises ModelError naming file and key."""
+    for file in sorted(folder.glob("*.json")):
+        if file.name in ("tokenizer.json", "vocab.json") or file.name.endswith(".safetensors.index.json"):
+            continue  # large tables, read by the tokenizers library, in which such keys mean nothing
+        for key in _keys(read_json(file), depth=0):
+            private = key.startswith("_") and key not in HARMLESS_PRIVATE_KEYS and file.name == "config.json"
+            if key in REFUSED_KEYS or private:
+                raise ModelError(
+                    f"the key {key!r} can make a model run code; it is not opened",
+                    str(file),
+                    "if you trust its makers, remove the key (the architecture must then be one of transformers' own)",
+                )
+
+
+def _keys(value: Any, depth: int) -> Iterator[str]:
+    if depth > 20:
+        return
+    if isinstance(value, dict):
+        yield from value
+        for inner in value.values():
+            yield from _keys(inner, depth + 1)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _keys(inner, depth + 1)
+
+
+def read_config(folder: Path) -> Any:
+    """A model's config, built only from keys that its architecture's own class declares.
+
+    Raises:
+        ModelError: an architecture that transformers does not have itself.
+    """
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    values = read_json(folder / "config.json")
+    model_type = values.get("model_type") if isinstance(values, dict) else None
+    if model_type not in CONFIG_MAPPING:
+        raise ModelError(f"unknown architecture {model_type!r}", str(folder / "config.json"))
+    config_class = CONFIG_MAPPING[model_type]
+    known = {item.name for item in dataclasses.fields(config_class)}
+    return config_class.from_dict({key: value for key, value in values.items() if key in known})

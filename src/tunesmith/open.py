@@ -1,0 +1,150 @@
+"""A run folder opened: its figures, and its model ready to answer."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from tunesmith import folder as folders
+from tunesmith import methods, tasks
+from tunesmith.data.rows import Row
+from tunesmith.data.sources import read_rows, stop_or_skip
+from tunesmith.devices import Devices, choose_devices
+from tunesmith.errors import CheckpointError
+from tunesmith.evaluation import as_predictions, predict, score
+from tunesmith.folder import RunFolder
+from tunesmith.models.loaded import Loaded
+from tunesmith.models.references import CARD, based_on, find_base
+from tunesmith.recipe import Machine
+from tunesmith.recipe import methods as method_settings
+from tunesmith.recipe import tasks as task_settings
+from tunesmith.report.manifest import now
+
+
+class Run:
+    """A finished (or begun) run. Reading a figure needs no model; the first prediction loads it.
+
+    >>> run = Run("runs/banking77")         # doctest: +SKIP
+    >>> run.scores["test"]["accuracy"]      # doctest: +SKIP
+    {'value': 0.93, 'low': 0.92, 'high': 0.94}
+    """
+
+    def __init__(self, path: str | os.PathLike[str], machine: Machine | None = None) -> None:
+        self.folder = RunFolder(path)
+        self.machine = machine or Machine()
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.folder.path)!r})"
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        return folders.read_json(self.folder.manifest)
+
+    @property
+    def scores(self) -> dict[str, Any]:
+        return folders.read_json(self.folder.scores)
+
+    @property
+    def verdict(self) -> dict[str, Any]:
+        return folders.read_json(self.folder.verdict)
+
+    def predict(self, texts: Sequence[str | tuple[str, str]]) -> list[dict[str, Any]]:
+        """Answer texts (or pairs of texts): [{"label", "score"}, ..] in their order."""
+        rows = [_as_row(text, number) for number, text in enumerate(texts, start=1)]
+        return [{"label": label, "score": value} for label, value in self._answer(rows)]
+
+    def predict_file(self, data: str | Path, columns: dict[str, str] | None = None) -> Iterator[dict[str, Any]]:
+        """Answer every row of a file: {"row", "label", "score"}, with 0-based row numbers."""
+        inputs = [column for column in self._columns if column.is_input]
+        reading = read_rows(data, inputs, columns or {})
+        stop_or_skip(reading, "stop")
+        for number, (label, value) in enumerate(self._answer(reading.rows)):
+            yield {"row": number, "label": label, "score": value}
+
+    def evaluate(self, data: str | Path, columns: dict[str, str] | None = None) -> dict[str, Any]:
+        """Score the model on a labelled file. A look at the sealed test is counted in the run folder."""
+        reading = read_rows(data, self._columns, columns or {})
+        stop_or_skip(reading, "stop")
+        answers = self._answer(reading.rows)
+        measures = self._task.measures(as_predictions([row["label"] for row in reading.rows], answers))
+        looks = self._count_look(Path(data), len(reading.rows))
+        return {"rows": len(reading.rows), "scores": score(measures), "looks_at_test": looks}
+
+    def _count_look(self, data: Path, rows: int) -> int:
+        """How often the sealed test was looked at, this time included (if `data` is the test)."""
+        digest = folders.sha256(data)
+        sealed = self.manifest.get("data", {}).get("test", {}).get("file_sha256")
+        if digest == sealed:
+            folders.append(self.folder.looks, {"when": now(), "by": "evaluate", "rows": rows, "sha256": digest})
+        return len(folders.lines(self.folder.looks))
+
+    def _answer(self, rows: Sequence[Row]) -> list[tuple[str, float]]:
+        examples = self._task.encode(rows, self.loaded.processor, self.card["max_length"])
+        return predict(self.loaded, self._task, examples, self._devices)
+
+    @cached_property
+    def card(self) -> dict[str, Any]:
+        """What was written beside the weights: base, task, labels, longest input."""
+        if not (self.folder.model / CARD).is_file():
+            raise CheckpointError("no finished model in this folder", str(self.folder.path), "`tunesmith resume` it")
+        return folders.read_json(self.folder.model / CARD)
+
+    @cached_property
+    def loaded(self) -> Loaded:
+        """The tuned model, ready to answer."""
+        method = methods.build(method_settings.KINDS[self.card["method"]["kind"]](**self.card["method"]))
+        base = find_base(method.base_to_open(self.folder.model, based_on(self.card, self.folder.model)))
+        loaded = self._task.load(base, self.card["seed"], self._devices.stored)
+        loaded = method.open(loaded, self.folder.model)
+        loaded.model.to(self._devices.device).eval()
+        return loaded
+
+    @cached_property
+    def _devices(self) -> Devices:
+        return choose_devices(self.machine, "fp32")
+
+    @cached_property
+    def _task(self) -> Any:
+        task = tasks.build(task_settings.KINDS[self.card["task"]["kind"]](**self.card["task"]))
+        task.labels = tuple(self.card["labels"])
+        return task
+
+    @property
+    def _columns(self) -> Sequence[task_settings.Column]:
+        return self._task.settings.columns
+
+
+def _as_row(text: str | tuple[str, str], number: int) -> Row:
+    values = {"text": text} if isinstance(text, str) else {"text": text[0], "text_pair": text[1]}
+    return Row(values, "input", number)
+
+
+def write_answers(answers: Iterator[dict[str, Any]], out: Path) -> int:
+    """Write answers as .csv or .jsonl, whole or not at all; returns how many."""
+    rows = list(answers)
+    if out.suffix.lower() != ".csv":
+        folders.write_lines(out, rows)
+        return len(rows)
+    from io import StringIO
+
+    text = StringIO(newline="")
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else ["row", "label", "score"])
+    writer.writeheader()
+    writer.writerows({key: _safe_cell(value) for key, value in row.items()} for row in rows)
+    folders.write_text(out, text.getvalue())
+    return len(rows)
+
+
+def _safe_cell(value: Any) -> Any:
+    """A cell that a spreadsheet will not take for a formula."""
+    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
+
+
+def to_line(value: dict[str, Any]) -> str:
+    return orjson.dumps(value).decode()

@@ -1,0 +1,238 @@
+"""Everything that can be said before it costs: faults of the data, odd settings, and what `auto` comes to."""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from tunesmith import folder as folders
+from tunesmith.checkpoints import KEEP
+from tunesmith.data.loading import Splits
+from tunesmith.devices import Devices
+from tunesmith.models.references import Base
+from tunesmith.recipe import Recipe
+from tunesmith.tasks.contract import Example, length_of
+
+HOWARD = "Howard and Ruder 2018, arXiv:1801.06146"
+DEVLIN = "Devlin et al. 2019, arXiv:1810.04805, appendix A.3"
+HU = "Hu et al. 2021, arXiv:2106.09685"
+MOSBACH = "Mosbach et al. 2021, arXiv:2006.04884"
+FREE_SPACE_FACTOR = 1.2
+TRUNCATED_WARNING = 0.05
+
+FULL_RATES = ((50e6, 2e-4), (150e6, 5e-5), (400e6, 3e-5), (math.inf, 1e-5))
+"""Highest rate for full fine-tuning by parameters of the base: the field's 1e-5..5e-5 for base-size models and
+above, more for small ones."""
+
+RATE_FACTORS = {"full": 1.0, "last-layers": 2.0, "head": 20.0, "lora": 10.0}
+"""Fewer moving weights take higher rates; LoRA's convention is about ten times that of full fine-tuning."""
+
+USUAL_RATES = {"full": (1e-6, 1e-3), "last-layers": (1e-6, 2e-3), "head": (1e-5, 5e-2), "lora": (1e-5, 5e-3)}
+
+
+@dataclass(frozen=True)
+class Note:
+    """One thing to know before training. `level`: info, warn, or stop (`--accept CODE` lets a stop pass)."""
+
+    code: str
+    level: str
+    message: str
+    where: str = ""
+    remedy: str = ""
+    source: str = ""
+    count: int = 0
+
+    def record(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What `auto` came to, and why."""
+
+    key: str
+    value: Any
+    why: str
+
+    def record(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def count_base_parameters(base: Base) -> int:
+    """Numbers in a base's weight files, from their headers alone."""
+    total = 0
+    for file in base.folder.glob("*.safetensors"):
+        with open(file, "rb") as opened:
+            (length,) = struct.unpack("<Q", opened.read(8))
+            header = orjson.loads(opened.read(length))
+        total += sum(math.prod(item["shape"]) for name, item in header.items() if name != "__metadata__")
+    return total
+
+
+def choose(
+    recipe: Recipe, splits: Splits, task: Any, base: Base, devices: Devices, longest: int
+) -> tuple[Recipe, list[Choice]]:
+    """Replace every `auto` by its value.
+
+    Args:
+        longest: the most tokens that the model takes.
+
+    Returns:
+        the recipe without `auto`, and what was chosen with its reason.
+    """
+    choices: list[Choice] = []
+    parameters = count_base_parameters(base)
+    steps_per_epoch = math.ceil(len(splits.train) / recipe.train.batch_size)
+    rate = next(rate for limit, rate in FULL_RATES if parameters < limit) * RATE_FACTORS[recipe.method.kind]
+    open_choices: list[tuple[str, Any, str]] = [
+        ("judge.primary", task.primary(splits.train), "the task's convention for these classes"),
+        ("train.learning_rate", rate, f"method {recipe.method.kind}, base of {parameters / 1e6:.1f} M parameters"),
+        ("train.precision", devices.precision, f"what {devices.device.type} computes fastest without loss of range"),
+        ("train.max_length", longest, "the most that the model takes"),
+        ("train.evaluate_every", steps_per_epoch, "once an epoch"),
+        ("train.checkpoint_every", "evaluate_every", "at each evaluation"),
+        ("machine.device", devices.device.type, "what is here"),
+        ("machine.threads", devices.threads, "cores / processes"),
+        ("machine.micro_batch_tokens", devices.micro_batch_tokens, f"suits a {devices.device.type}"),
+    ]
+    if recipe.method.kind == "lora":
+        open_choices.append(("method.alpha", 2 * recipe.method.rank, "twice the rank"))
+    changes: dict[str, dict[str, Any]] = {}
+    for key, value, why in open_choices:
+        section, _, name = key.partition(".")
+        if getattr(getattr(recipe, section), name) == "auto":
+            if value == "evaluate_every":
+                given = recipe.train.evaluate_every
+                value = steps_per_epoch if given == "auto" else given
+            changes.setdefault(section, {})[name] = value
+            choices.append(Choice(key, value, why))
+    sections = {section: getattr(recipe, section).but(**values) for section, values in changes.items()}
+    return recipe.but(**sections), choices
+
+
+def total_steps(recipe: Recipe, num_rows: int) -> int:
+    """Optimizer steps of the whole course."""
+    if recipe.train.steps is not None:
+        return recipe.train.steps
+    return max(1, round(recipe.train.epochs * math.ceil(num_rows / recipe.train.batch_size)))
+
+
+def check(
+    recipe: Recipe, splits: Splits, examples: dict[str, Sequence[Example]], cut_rows: dict[str, int], trainable: int
+) -> list[Note]:
+    """All notes on a resolved recipe and its rows.
+
+    Args:
+        examples: encoded rows of each split.
+        cut_rows: how many rows of each split were longer than `train.max_length`.
+        trainable: how many numbers would move.
+    """
+    return [
+        *_on_reading(splits),
+        *_on_size(splits),
+        *_on_labels(splits),
+        *_on_leaks(splits),
+        *_on_lengths(recipe, splits, cut_rows),
+        *_on_settings(recipe, trainable),
+        *_on_disk(recipe, trainable),
+        *_on_bare_rows(examples),
+    ]
+
+
+def _on_reading(splits: Splits) -> Iterator[Note]:
+    for note in splits.notes:
+        yield Note("column-alias", "info", note)
+    if splits.skipped:
+        shown = "; ".join(str(fault) for fault in splits.skipped[:5])
+        yield Note("bad-rows", "warn", f"{len(splits.skipped)} bad rows left out: {shown}", count=len(splits.skipped))
+    if not splits.test:
+        yield Note(
+            "no-test",
+            "warn",
+            "no test set: the verdict will rest on the validation rows, by which the best step is also chosen",
+            remedy="name data.test",
+        )
+
+
+def _on_size(splits: Splits) -> Iterator[Note]:
+    rows = len(splits.train)
+    if rows < 100:
+        advice = "try prompting (few-shot) first and compare; so few rows teach a model little that it does not know"
+        yield Note("few-rows", "warn", f"{rows} training rows: {advice}", source=MOSBACH, count=rows)
+    elif rows < 500:
+        advice = "enough for head, last-layers or LoRA; full fine-tuning likes a few hundred rows for each class"
+        yield Note("some-rows", "info", f"{rows} training rows: {advice}", source=HOWARD, count=rows)
+    elif rows > 1_000_000:
+        advice = "continued pre-training may gain more than fine-tuning; quality beats quantity"
+        yield Note("many-rows", "info", f"{rows:,} training rows: {advice}", count=rows)
+
+
+def _on_labels(splits: Splits) -> Iterator[Note]:
+    counts = Counter(row["label"] for row in splits.train)
+    rare = [label for label, count in counts.items() if count < 5]
+    if rare:
+        named = ", ".join(f"{label} ({counts[label]})" for label in sorted(rare)[:10])
+        message = f"{len(rare)} classes have fewer than 5 training rows: {named}"
+        yield Note("rare-class", "warn", message, remedy="collect more, or join classes", count=len(rare))
+    for name in ("validation", "test"):
+        unknown = [row for row in getattr(splits, name) if row["label"] not in counts]
+        if unknown:
+            message = f"{len(unknown)} {name} rows have a label that no training row has, for example "
+            message += f"{unknown[0]['label']!r}: they can only be answered wrongly"
+            yield Note("unknown-label", "warn", message, where=unknown[0].where, count=len(unknown))
+
+
+def _on_leaks(splits: Splits) -> Iterator[Note]:
+    if splits.leaked:
+        first = splits.test[splits.leaked[0]]
+        message = f"{len(splits.leaked)} test rows are also in train (case and spaces aside); scores are given without"
+        message += " them too"
+        yield Note("test-in-train", "warn", message, where=first.where, count=len(splits.leaked))
+
+
+def _on_lengths(recipe: Recipe, splits: Splits, cut_rows: dict[str, int]) -> Iterator[Note]:
+    for name, many in cut_rows.items():
+        if many:
+            share = many / len(getattr(splits, name))
+            level = "warn" if share > TRUNCATED_WARNING else "info"
+            message = f"{many} {name} rows ({share:.1%}) are longer than {recipe.train.max_length} tokens: "
+            yield Note("truncated", level, message + "their ends are cut off", remedy="train.max_length", count=many)
+
+
+def _on_settings(recipe: Recipe, trainable: int) -> Iterator[Note]:
+    rate = recipe.train.learning_rate
+    assert isinstance(rate, float | int)
+    low, high = USUAL_RATES[recipe.method.kind]
+    if rate == 0:
+        yield Note(
+            "rate-zero", "stop", "the learning rate is 0: nothing would move", remedy="train.learning_rate: auto"
+        )
+    elif not low <= rate <= high:
+        message = f"a learning rate of {rate:g} is outside the usual {low:g} to {high:g} for {recipe.method.kind}"
+        source = HU if recipe.method.kind == "lora" else DEVLIN
+        yield Note("rate-unusual", "warn", message, remedy="train.learning_rate: auto", source=source)
+    if trainable == 0:
+        yield Note("nothing-moves", "stop", "no weight would move", remedy="choose another method or its layers")
+
+
+def _on_disk(recipe: Recipe, trainable: int) -> Iterator[Note]:
+    needed = int(FREE_SPACE_FACTOR * (KEEP + 2) * trainable * 12)
+    free = folders.free_bytes(Path(recipe.output))
+    if free < needed:
+        message = f"checkpoints will need about {needed:,} bytes, {free:,} are free"
+        yield Note("disk", "stop", message, where=recipe.output, remedy="free some space or choose another output")
+
+
+def _on_bare_rows(examples: dict[str, Sequence[Example]]) -> Iterator[Note]:
+    for name, encoded in examples.items():
+        bare = sum(length_of(example) <= 2 for example in encoded)
+        if bare:
+            message = f"{bare} {name} rows have no tokens beside special ones: the model sees nothing of them"
+            yield Note("no-tokens", "warn", message, count=bare)

@@ -1,0 +1,131 @@
+"""From a recipe to everything that training needs, with all that can be said about it before it costs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tunesmith import methods, preflight, tasks
+from tunesmith.data.batches import Order
+from tunesmith.data.loading import Splits, load_splits
+from tunesmith.data.rows import Row
+from tunesmith.devices import Devices, seed_everything
+from tunesmith.errors import DataError, Fault
+from tunesmith.fitting import Voice
+from tunesmith.models.layers import count_parameters
+from tunesmith.models.loaded import Loaded
+from tunesmith.models.references import Base, find_base
+from tunesmith.preflight import Choice, Note
+from tunesmith.recipe import Recipe
+from tunesmith.tasks.contract import Example, length_of
+
+UNLIMITED = 10**9
+SHOWN_ROWS = 8
+
+
+@dataclass
+class Work:
+    """The things of a run. `recipe` has no `auto` left."""
+
+    recipe: Recipe
+    devices: Devices
+    splits: Splits
+    task: Any
+    method: Any
+    base: Base
+    loaded: Loaded
+    examples: dict[str, list[Example]]
+    cut_rows: dict[str, int]
+    choices: list[Choice]
+    notes: list[Note]
+
+    @property
+    def steps(self) -> int:
+        return preflight.total_steps(self.recipe, len(self.examples["train"]))
+
+
+def prepare(recipe: Recipe, devices: Devices, voice: Voice) -> Work:
+    """Read, split, encode, load, apply the method, resolve every `auto`, and note what there is to note."""
+    voice.stage("reading the data")
+    splits = load_splits(recipe.data, recipe.task.columns)
+    task = tasks.build(recipe.task)
+    task.learn_labels(splits.train)
+    voice.stage("loading the model")
+    base = find_base(recipe.model)
+    loaded = task.load(base, recipe.seed, devices.stored)
+    recipe, choices = preflight.choose(recipe, splits, task, base, devices, longest_input(loaded))
+    method = methods.build(recipe.method)
+    apply_method(method, loaded, recipe.seed, devices)
+    voice.stage("encoding the rows")
+    limit = recipe.train.max_length
+    assert isinstance(limit, int)
+    examples = {name: task.encode(rows, loaded.processor, limit) for name, rows in splits.named().items()}
+    cut_rows = {
+        name: _count_cut(task, splits.named()[name], encoded, loaded.processor, limit)
+        for name, encoded in examples.items()
+    }
+    trainable = count_parameters(loaded.model)["trainable"]
+    notes = preflight.check(recipe, splits, examples, cut_rows, trainable)
+    return Work(recipe, devices, splits, task, method, base, loaded, examples, cut_rows, choices, notes)
+
+
+def apply_method(method: Any, loaded: Loaded, seed: int, devices: Devices) -> None:
+    """Apply a method with its own random start a function of the seed alone, and put the model on its device."""
+    seed_everything(seed, step=0, rank=0)
+    method.apply(loaded)
+    loaded.model.to(devices.device)
+
+
+def longest_input(loaded: Loaded) -> int:
+    """The most tokens that model and tokenizer both take."""
+    positions = getattr(loaded.model.config, "max_position_embeddings", None) or UNLIMITED  # type: ignore[union-attr]
+    return int(min(positions, loaded.processor.model_max_length))
+
+
+def _count_cut(task: Any, rows: Sequence[Row], examples: Sequence[Example], processor: Any, limit: int) -> int:
+    """How many rows lost their end. Only rows that fill the limit are encoded once more, whole."""
+    full = [row for row, example in zip(rows, examples, strict=True) if length_of(example) >= limit]
+    return sum(length_of(example) > limit for example in task.encode(full, processor, UNLIMITED))
+
+
+def refuse_stops(notes: Sequence[Note], accepted: Sequence[str]) -> None:
+    """Raise DataError for every note of level stop that was not accepted by its code."""
+    stops = [note for note in notes if note.level == "stop" and note.code not in accepted]
+    if stops:
+        faults = [
+            Fault(note.where, f"{note.message} [{note.code}]", note.remedy or f"or pass --accept {note.code}")
+            for note in stops
+        ]
+        raise DataError(stops[0].message, faults=faults)
+
+
+def describe_data(work: Work) -> dict[str, Any]:
+    """What the report shows of the data before training: sizes, labels, lengths, the first batch as the model sees it."""
+    return {
+        "splits": {
+            name: {
+                "rows": len(rows),
+                "labels": dict(sorted(Counter(row["label"] for row in rows).items())),
+                "lengths": sorted(Counter(length_of(example) for example in work.examples[name]).items()),
+                "cut": work.cut_rows[name],
+            }
+            for name, rows in work.splits.named().items()
+        },
+        "max_length": work.recipe.train.max_length,
+        "leaked": len(work.splits.leaked),
+        "skipped": [str(fault) for fault in work.splits.skipped[:100]],
+        "first_batch": first_batch(work),
+    }
+
+
+def first_batch(work: Work) -> list[dict[str, Any]]:
+    """Rows of the first step: where each stands, its tokens as the model gets them, and what it is to learn."""
+    order = Order(len(work.examples["train"]), work.recipe.train.batch_size, work.recipe.seed)
+    shown = []
+    for index in order.rows_of(1)[:SHOWN_ROWS]:
+        tokens = work.loaded.processor.convert_ids_to_tokens(work.examples["train"][index]["input_ids"])
+        row = work.splits.train[index]
+        shown.append({"where": row.where, "tokens": tokens, "label": row["label"]})
+    return shown

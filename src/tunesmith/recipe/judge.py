@@ -1,0 +1,41 @@
+"""By what the result is judged, and on what machine it is made."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from tunesmith.recipe.base import Auto, PositiveInt, Settings
+
+BASELINES = ("majority", "tfidf", "nearest-neighbours")
+
+
+class Judge(Settings):
+    """The metric that decides, and what the tuned model must beat."""
+
+    primary: str = "auto"
+    """The metric that drives early stopping, the best checkpoint and the verdict. `auto`: the task's convention
+    (text-classification: accuracy, or macro_f1 if the largest class is over 5 times the smallest)."""
+
+    min_gain: Annotated[float, Field(ge=-1, le=1)] = 0.0
+    """The whole 95 % interval of tuned minus best baseline must lie above this for the verdict to say ship."""
+
+    baselines: Literal["auto", "off"] | list[Literal["majority", "tfidf", "nearest-neighbours"]] = "auto"
+    """What to compare with, on the same rows and metric. `auto`: all that fit the task. `off`: no verdict."""
+
+
+class Machine(Settings):
+    """The machine to work on."""
+
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """`auto`: a GPU if there is one."""
+
+    processes: Annotated[int, Field(ge=1, le=1024)] = 1
+    """Training processes on this machine (data parallel). Under `torchrun` its world size is used instead."""
+
+    threads: PositiveInt | Auto = "auto"
+    """CPU threads for each process. `auto`: cores / processes. Results differ in the last bits between counts."""
+
+    micro_batch_tokens: PositiveInt | Auto = "auto"
+    """A batch is sorted by length and cut into pieces of at most this many padded tokens (a longer row goes alone)."""

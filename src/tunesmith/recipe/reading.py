@@ -1,0 +1,347 @@
+"""From a YAML file and `--set` options to a checked recipe: every fault named with its place, all in one go.
+
+The YAML is composed to nodes, never constructed to objects: tags, anchors and duplicate keys are refused here,
+numbers follow YAML 1.2 (`1e-4` is a number, `NO` is a word).
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from io import StringIO
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.events import AliasEvent
+from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+
+from tunesmith.errors import Fault, RecipeError
+from tunesmith.folder import write_json, write_text
+from tunesmith.recipe import Recipe, methods, tasks
+from tunesmith.recipe.base import Settings
+
+SCHEMA_FILE = Path(__file__).with_name("schema.json")
+LARGEST_RECIPE_BYTES = 1_000_000
+DEEPEST = 50
+
+KeyPath = tuple[str | int, ...]
+_NUMBER = re.compile(r"[-+]?(\d[\d_]*)(\.\d*)?([eE][-+]?\d+)?|[-+]?\.\d+([eE][-+]?\d+)?")
+_INTEGER = re.compile(r"[-+]?\d[\d_]*")
+
+
+@dataclass
+class Located:
+    """Raw values of a recipe, and where each key stands (`file:line:column`, 1-based)."""
+
+    values: dict[str, Any] = field(default_factory=dict)
+    places: dict[KeyPath, str] = field(default_factory=dict)
+    faults: list[Fault] = field(default_factory=list)
+
+    def place(self, path: KeyPath) -> str:
+        """The place of a key, or of its nearest parent that was written down."""
+        while path and path not in self.places:
+            path = path[:-1]
+        return self.places.get(path, self.places.get((), ""))
+
+
+def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe file and apply `key=value` overrides. Paths come out absolute.
+
+    Raises:
+        RecipeError: with one fault for each thing that is wrong.
+    """
+    path = Path(path)
+    located = parse_yaml(_text_of(path), str(path))
+    for override in overrides:
+        apply_override(located, override)
+    recipe = check_recipe(located).anchored(path.absolute().parent)
+    if recipe.output == "auto":
+        name = path.stem if path.stem != "recipe" else path.absolute().parent.name
+        recipe = recipe.but(output=str(path.absolute().parent / "runs" / name))
+    return recipe
+
+
+def write_recipe(recipe: Recipe, path: Path) -> None:
+    """Write a recipe with every choice in it, its paths as seen from the file."""
+    values = recipe.relative_to(path.absolute().parent).model_dump(mode="json")
+    write_text(path, f"{schema_line(path.absolute().parent)}\n{to_yaml(values)}")
+
+
+def schema_line(folder: Path) -> str:
+    """The first line of every recipe we write: editors complete and check by the schema it names."""
+    return f"# yaml-language-server: $schema={os.path.relpath(SCHEMA_FILE, folder)}"
+
+
+def to_yaml(values: dict[str, Any]) -> str:
+    yaml = YAML(typ="rt")
+    yaml.width = 120
+    yaml.default_flow_style = False
+    yaml.representer.add_representer(type(None), lambda rep, _: rep.represent_scalar("tag:yaml.org,2002:null", "null"))
+    out = StringIO()
+    yaml.dump(values, out)
+    return out.getvalue()
+
+
+def _text_of(path: Path) -> str:
+    where = str(path)
+    try:
+        if path.is_dir():
+            raise RecipeError("this is a folder, not a recipe", where, "name the .yaml file")
+        if path.stat().st_size > LARGEST_RECIPE_BYTES:
+            raise RecipeError(f"larger than {LARGEST_RECIPE_BYTES:,} bytes: not a recipe", where)
+        return path.read_text("utf-8-sig")
+    except FileNotFoundError:
+        raise RecipeError("no such recipe", where, "name a .yaml file; the README shows a first one") from None
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"not UTF-8 text (byte {error.start})", where, "save it as UTF-8") from None
+    except OSError as error:
+        raise RecipeError(f"cannot be read ({error.strerror})", where) from None
+
+
+def parse_yaml(text: str, name: str) -> Located:
+    """YAML text to plain values with places. Raises RecipeError where there is no reading on."""
+    yaml = YAML(typ="safe", pure=True)
+    located = Located(places={(): f"{name}:1:1"})
+    try:
+        for event in yaml.parse(text):
+            if isinstance(event, AliasEvent):
+                raise RecipeError("aliases (*name) are not allowed", _place(name, event), "write the value out")
+        root = yaml.compose(text)
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
+        raise RecipeError(f"not valid YAML ({error.problem})", where, "check indentation and quotes") from None
+    except (YAMLError, RecursionError, ValueError) as error:
+        raise RecipeError(f"not valid YAML ({type(error).__name__}: {error})", name) from None
+    if root is None:
+        raise RecipeError("the recipe is empty", name, "it needs at least `model:` and `data:`")
+    if not isinstance(root, MappingNode):
+        raise RecipeError("a recipe is a mapping of keys to values", f"{name}:1:1", "start with `model: ...`")
+    located.values = _value(root, (), located, name)
+    return located
+
+
+def _place(name: str, item: Any) -> str:
+    return f"{name}:{item.start_mark.line + 1}:{item.start_mark.column + 1}"
+
+
+def _value(node: Node, path: KeyPath, located: Located, name: str) -> Any:
+    if len(path) > DEEPEST:
+        raise RecipeError(f"nested deeper than {DEEPEST}", _place(name, node))
+    if node.tag and not str(node.tag).startswith("tag:yaml.org,2002:"):
+        located.faults.append(Fault(_place(name, node), f"tags ({node.tag}) are not allowed", "remove it"))
+        return None
+    if isinstance(node, SequenceNode):
+        items = []
+        for index, item in enumerate(node.value):
+            located.places[*path, index] = _place(name, item)
+            items.append(_value(item, (*path, index), located, name))
+        return items
+    if isinstance(node, MappingNode):
+        return _mapping(node, path, located, name)
+    assert isinstance(node, ScalarNode)
+    return node.value if node.style in ("'", '"', "|", ">") else scalar(node.value)
+
+
+def _mapping(node: MappingNode, path: KeyPath, located: Located, name: str) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for key_node, value_node in node.value:
+        place = _place(name, key_node)
+        if not isinstance(key_node, ScalarNode):
+            located.faults.append(Fault(place, "a key must be a plain word"))
+            continue
+        key = str(key_node.value)
+        if key in values:
+            located.faults.append(Fault(place, f"{dotted((*path, key))}: this key is given twice", "keep one"))
+            continue
+        located.places[*path, key] = place
+        values[key] = _value(value_node, (*path, key), located, name)
+    return values
+
+
+def scalar(text: str) -> Any:
+    """A plain YAML 1.2 scalar: null, true/false, number or text."""
+    if text in ("", "~", "null", "Null", "NULL"):
+        return None
+    if text in ("true", "True", "TRUE"):
+        return True
+    if text in ("false", "False", "FALSE"):
+        return False
+    if _INTEGER.fullmatch(text) and len(text) < 400:
+        return int(text)
+    if _NUMBER.fullmatch(text):
+        return float(text.replace("_", ""))
+    if text.lower() in (".inf", "-.inf", "+.inf", ".nan"):
+        return math.nan
+    return text
+
+
+def apply_override(located: Located, override: str) -> None:
+    """Apply one `--set dotted.key=value`; the value is read as YAML."""
+    key, equals, text = override.partition("=")
+    where = f"--set {override}"
+    parts = key.strip().split(".")
+    if not equals or not all(parts):
+        located.faults.append(Fault(where, "not of the form key=value", "for example --set train.epochs=2"))
+        return
+    try:
+        value = parse_yaml(f"value: {text}", where).values["value"]
+    except RecipeError as error:
+        located.faults.extend(Fault(where, fault.message, fault.remedy) for fault in error.faults)
+        return
+    target = located.values
+    for part in parts[:-1]:
+        inner = target.get(part)
+        if isinstance(inner, str) and part in ("method", "task"):
+            inner = {"kind": inner}
+        target[part] = dict(inner) if isinstance(inner, dict) else {}
+        target = target[part]
+    if parts[-1] == "kind" and value != target.get("kind"):
+        target.clear()  # another kind has other settings
+    target[parts[-1]] = value
+    for depth in range(1, len(parts) + 1):
+        located.places.setdefault(tuple(parts[:depth]), where)
+    located.places[tuple(parts)] = where
+
+
+def check_recipe(located: Located) -> Recipe:
+    """Check raw values against the settings; all faults in one error."""
+    faults = list(located.faults)
+    try:
+        recipe = Recipe.model_validate(located.values)
+    except ValidationError as error:
+        faults.extend(_faults_of(error, located))
+        recipe = None
+    if faults or recipe is None:
+        raise RecipeError(faults[0].message, faults=faults)
+    return recipe
+
+
+def _faults_of(error: ValidationError, located: Located) -> Iterator[Fault]:
+    """One fault for each key; the messages of a union's branches are joined."""
+    merged: dict[KeyPath, list[dict[str, Any]]] = {}
+    for detail in error.errors(include_url=False):
+        path = _key_path(detail["loc"], located.values, missing=detail["type"] == "missing")
+        merged.setdefault(path, []).append(dict(detail))
+    for path, details in merged.items():
+        if not path and details[0]["type"] == "value_error":  # a rule between settings names its key first
+            path = tuple(str(details[0]["ctx"]["error"]).partition(":")[0].split("."))
+        message, remedy = _explain(path, details, located.values)
+        yield Fault(located.place(path), message, remedy)
+
+
+def _key_path(location: tuple[str | int, ...], values: Any, missing: bool) -> KeyPath:
+    """Pydantic's location without the names of union branches, which are no keys of the user's."""
+    path: list[str | int] = []
+    for index, part in enumerate(location):
+        last = index == len(location) - 1
+        if isinstance(values, dict) and (part in values or (last and missing)):
+            path.append(part)
+            values = values.get(part)
+        elif isinstance(values, list) and isinstance(part, int) and part < len(values):
+            path.append(part)
+            values = values[part]
+    return tuple(path)
+
+
+def dotted(path: KeyPath) -> str:
+    return ".".join(str(part) for part in path)
+
+
+def _explain(path: KeyPath, details: list[dict[str, Any]], values: dict[str, Any]) -> tuple[str, str]:
+    kind, name = details[0]["type"], dotted(path)
+    if kind == "extra_forbidden":
+        return f"{name}: no such setting", _nearest_setting(path, values)
+    if kind == "missing":
+        return f"{name}: missing", "add it"
+    if kind == "union_tag_invalid":
+        given = str((details[0]["input"] or {}).get("kind"))
+        known = methods.KINDS if path[0] == "method" else tasks.KINDS
+        return f"{name}: no such kind {given!r}", _did_you_mean(given, list(known))
+    if kind == "union_tag_not_found":
+        return f"{name}: `kind` is missing", "for example `method: lora` or `method: {kind: lora, rank: 8}`"
+    if kind == "value_error":
+        message = str(details[0]["ctx"]["error"])
+        return (message if message.startswith(name) else f"{name}: {message}"), ""
+    wanted = dict.fromkeys(detail["msg"].removeprefix("Input should be ").partition(",")[0] for detail in details)
+    given = _shown(details[0]["input"])
+    return f"{name}: {given} is not {' or '.join(wanted)}", ""
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _did_you_mean(given: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(given, known, n=1, cutoff=0.55)
+    return f'did you mean "{near[0]}"?' if near else f"there are: {', '.join(known)}"
+
+
+def _nearest_setting(path: KeyPath, values: dict[str, Any]) -> str:
+    """A suggestion for an unknown key: a near name in its own section, else the section where the name lives."""
+    key = str(path[-1])
+    here = _settings_at(path[:-1], values)
+    names = list(here.model_fields) if here else []
+    near = difflib.get_close_matches(key, names, n=1, cutoff=0.6)
+    if near:
+        return f'did you mean "{near[0]}"?'
+    homes = [dotted((*section, name)) for section, name in _all_settings() if name == key]
+    if not homes:
+        far = difflib.get_close_matches(key, [name for _, name in _all_settings()], n=1, cutoff=0.8)
+        homes = [dotted((*section, name)) for section, name in _all_settings() if far and name == far[0]]
+    if homes:
+        return f'did you mean "{homes[0]}"?'
+    return f"there are: {', '.join(names)}" if names else ""
+
+
+def _settings_at(path: KeyPath, values: Any) -> type[Settings] | None:
+    """The settings class that holds the keys at `path`."""
+    if not path:
+        return Recipe
+    if path[0] in ("method", "task"):
+        section = values.get(path[0])
+        kind = section.get("kind", "") if isinstance(section, dict) else section
+        table = methods.KINDS if path[0] == "method" else tasks.KINDS
+        return table.get(str(kind)) or (tasks.TextClassification if path[0] == "task" else None)
+    annotation = Recipe.model_fields[str(path[0])].annotation if path[0] in Recipe.model_fields else None
+    return annotation if isinstance(annotation, type) and issubclass(annotation, Settings) else None
+
+
+def _all_settings() -> Iterator[tuple[KeyPath, str]]:
+    for name, info in Recipe.model_fields.items():
+        yield (), name
+        candidates = [info.annotation, *get_args(info.annotation)]
+        for candidate in candidates:
+            if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+                for inner in candidate.model_fields:
+                    yield (name,), inner
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema of a recipe, as shipped in `tunesmith/recipe/schema.json`."""
+    from pydantic.json_schema import GenerateJsonSchema
+
+    made = Recipe.model_json_schema(schema_generator=GenerateJsonSchema)
+    for section in ("method", "task"):
+        inner = made["properties"][section]
+        default = {key: inner.pop(key) for key in ("default", "description") if key in inner}
+        kinds = list(methods.KINDS if section == "method" else tasks.KINDS)
+        made["properties"][section] = {"anyOf": [{"enum": kinds}, inner], **default}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Recipe", **made}
+
+
+def main() -> None:
+    """`python -m tunesmith.recipe.reading`: write schema.json anew (a test compares it with the settings)."""
+    write_json(SCHEMA_FILE, schema())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,57 @@
+"""How long, how fast, in which numbers."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from tunesmith.recipe.base import Auto, PositiveInt, Settings, Share
+
+
+class Train(Settings):
+    """The course of training. Every interval (`*_every`) is in optimizer steps."""
+
+    epochs: Annotated[float, Field(gt=0, le=10_000)] = 4.0
+    """Passes over the training rows; parts of an epoch are allowed."""
+
+    steps: PositiveInt | None = None
+    """Optimizer steps. If given, it replaces `epochs`."""
+
+    batch_size: Annotated[int, Field(ge=1, le=1_000_000)] = 32
+    """Rows per optimizer step, over all processes. How a batch is cut to fit the machine never changes the result
+    beyond rounding (dropout aside)."""
+
+    learning_rate: Annotated[float, Field(ge=0, le=10)] | Auto = "auto"
+    """The highest rate. `auto` goes by the method and the size of the model."""
+
+    warmup_ratio: Share = 0.06
+    """Share of the steps in which the rate rises from 0 to `learning_rate`."""
+
+    lr_scheduler: Literal["linear", "cosine", "constant"] = "linear"
+    """How the rate falls after warm-up: to 0 in a line, to 0 along a half cosine, or not at all."""
+
+    weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.01
+    """Decoupled decay (AdamW) of weight matrices; biases and norms are never decayed."""
+
+    max_grad_norm: Annotated[float, Field(gt=0)] | None = 1.0
+    """Gradients are scaled down to this norm where they exceed it. null: never."""
+
+    precision: Literal["auto", "fp32", "bf16", "fp64"] = "auto"
+    """`bf16` is autocast over fp32 weights. `auto` takes it where the hardware computes in it. `fp64` is for proofs."""
+
+    early_stopping_patience: PositiveInt | None = 3
+    """End after this many evaluations without a better primary metric. null: never."""
+
+    max_length: Annotated[int, Field(ge=4, le=10_000_000)] | Auto = "auto"
+    """Tokens per row; longer rows are cut at the end, counted and reported. `auto`: the model's limit or, if shorter,
+    the longest training row."""
+
+    evaluate_every: PositiveInt | Auto = "auto"
+    """Score the validation rows every so many steps. `auto`: once an epoch, and at the end."""
+
+    checkpoint_every: PositiveInt | Auto = "auto"
+    """Write a checkpoint every so many steps, besides the one at each evaluation. `auto`: at evaluations only."""
+
+    refit: bool = False
+    """After the best step is known, train once more on train + validation for that many steps, and keep that model."""

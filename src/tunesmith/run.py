@@ -1,0 +1,247 @@
+"""The story of a run, and how an interrupted one goes on."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tunesmith import checkpoints, methods, tasks
+from tunesmith import folder as folders
+from tunesmith.checkpoints import Progress
+from tunesmith.data.handover import hand_over, take_over
+from tunesmith.data.loading import hash_of
+from tunesmith.devices import Devices, choose_devices, joined
+from tunesmith.errors import CheckpointError, RecipeError
+from tunesmith.fitting import Fit, Phase, StopSignal, Voice, stop_signals
+from tunesmith.folder import RunFolder
+from tunesmith.judging import fit_baselines, judge_run, score_validation
+from tunesmith.models.layers import count_parameters
+from tunesmith.models.references import CARD, find_base
+from tunesmith.open import Run
+from tunesmith.preflight import Choice, Note, total_steps
+from tunesmith.preparing import Work, apply_method, describe_data, prepare, refuse_stops
+from tunesmith.recipe import Recipe, is_path
+from tunesmith.recipe.reading import read_recipe, write_recipe
+from tunesmith.report import manifest
+from tunesmith.report.writing import write_report
+
+SILENT = Voice()
+
+
+def check(recipe: Recipe) -> tuple[list[Note], list[Choice], Recipe]:
+    """Everything that can be said before training: notes, what `auto` came to, and the recipe without `auto`."""
+    devices = choose_devices(recipe.machine, recipe.train.precision)
+    work = prepare(recipe, devices, SILENT)
+    return work.notes, work.choices, work.recipe
+
+
+def run(recipe: Recipe, accept: Sequence[str] = (), voice: Voice = SILENT) -> Run:
+    """Train, judge and report; the run folder is `recipe.output`.
+
+    Raises:
+        RecipeError: the folder already holds a run.
+        TunesmithError: as `errors.EXIT_CODES` lists.
+    """
+    folder = RunFolder(recipe.output)
+    if _is_first() and folder.exists:
+        raise RecipeError(
+            "this folder already holds a run", str(folder.path), f"`tunesmith resume {folder.path}`, or another output"
+        )
+    return _carry_out(recipe, folder, accept, voice)
+
+
+def resume(path: str | Path, accept: Sequence[str] = (), voice: Voice = SILENT) -> Run:
+    """Go on with an interrupted run, exactly as if it had not been interrupted. A finished run is left as it is.
+
+    Raises:
+        CheckpointError: no run is here, it was changed since, or none of its checkpoints is valid.
+    """
+    folder = RunFolder(path)
+    if not folder.exists:
+        raise CheckpointError("no run in this folder", str(folder.path), "start one with `tunesmith run RECIPE`")
+    if folder.manifest.exists() and folders.read_json(folder.manifest).get("finished"):
+        voice.say(f"{folder.path}: this run is finished")
+        return Run(folder.path)
+    recipe = read_recipe(folder.recipe).but(output=str(folder.path.absolute()))
+    return _carry_out(recipe, folder, accept, voice)
+
+
+def _is_first() -> bool:
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _carry_out(recipe: Recipe, folder: RunFolder, accept: Sequence[str], voice: Voice) -> Run:
+    devices = choose_devices(recipe.machine, recipe.train.precision)
+    with joined(devices), stop_signals() as stop:
+        if devices.is_first:
+            with folder.claim():
+                _lead(recipe, folder, devices, accept, voice, stop)
+        else:
+            _follow(folder, devices, stop)
+    return Run(folder.path)
+
+
+def _lead(
+    recipe: Recipe, folder: RunFolder, devices: Devices, accept: Sequence[str], voice: Voice, stop: StopSignal
+) -> None:
+    """The story, told by the first process."""
+    work = prepare(recipe, devices, voice)
+    refuse_stops(work.notes, accept)
+    record = _open_folder(work, folder, voice)
+    baselines = fit_baselines(work, folder, voice)
+    _hand_over(work, folder)
+    fit = Fit(work.recipe, folder, devices, work.loaded, work.method, work.task, record["identity"], voice, stop)
+    progress = _fit_and_take_best(fit, work, folder)
+    score_validation(work, folder)
+    if work.recipe.train.refit:
+        _refit(fit, work, folder, progress.best_step)
+    shutil.rmtree(folder.handover, ignore_errors=True)
+    _save_model(work, folder)
+    voice.stage("judging")
+    judge_run(work, folder, baselines)
+    record |= _closing_record(work, folder, fit, progress)
+    folders.write_json(folder.manifest, record)
+    voice.stage("reporting")
+    write_report(folder)
+    folders.write_json(folder.manifest, {**record, "finished": manifest.now()})
+
+
+def _open_folder(work: Work, folder: RunFolder, voice: Voice) -> dict[str, Any]:
+    """Write recipe, notes and manifest; on a resume make sure that they are those of the run that began."""
+    splits = work.splits.named()
+    base_hashes = work.base.hashes()
+    identity = manifest.identity(work.recipe, work.splits.files, base_hashes, work.devices.world_size)
+    began = folders.read_json(folder.manifest) if folder.manifest.exists() else None
+    if began is not None:
+        was = checkpoints.Checkpoint(folder.manifest, Progress(), began["identity"])
+        checkpoints.require_same(was, identity)
+    record = {
+        "tunesmith": manifest.versions()["tunesmith"],
+        "started": began["started"] if began else manifest.now(),
+        "finished": None,
+        "choices": began["choices"] if began else [choice.record() for choice in work.choices],
+        "base": {"reference": work.recipe.model, "revision": work.base.revision, "sha256": base_hashes},
+        "data": {
+            name: {
+                "rows": len(rows),
+                "file_sha256": work.splits.files.get(name),
+                "rows_sha256": hash_of(rows, work.recipe.task.columns),
+            }
+            for name, rows in splits.items()
+        },
+        "labels": list(work.task.labels),
+        "parameters": count_parameters(work.loaded.model),
+        "steps": work.steps,
+        "seed": work.recipe.seed,
+        "threads": work.devices.threads,
+        "processes": work.devices.world_size,
+        "precision": work.devices.precision,
+        "rewrites": [],
+        "versions": manifest.versions(),
+        "hardware": manifest.hardware(),
+        "identity": identity,
+    }
+    folders.write_json(folder.manifest, record)
+    folders.write_json(folder.check, [note.record() for note in work.notes])
+    folders.write_json(folder.data, describe_data(work))
+    write_recipe(work.recipe, folder.recipe)  # last: where it is, there is a run to resume
+    for choice in [] if began else work.choices:
+        voice.say(f"{choice.key}: {choice.value} ({choice.why})")
+    for note in work.notes:
+        voice.say(f"{note.level} [{note.code}] {note.message}")
+    parameters = record["parameters"]
+    voice.say(
+        f"{len(splits['train']):,} rows to train on, {len(work.task.labels)} classes, {work.steps:,} steps; "
+        f"{parameters['trainable']:,} of {parameters['total']:,} parameters move"
+    )
+    return record
+
+
+def _fit_and_take_best(fit: Fit, work: Work, folder: RunFolder) -> Progress:
+    """Train, then put the best step's weights into the model."""
+    fit.voice.stage("training")
+    held = (work.splits.validation, work.examples["validation"])
+    progress = fit.run(Phase("fit", folder.checkpoints, work.examples["train"], work.steps, held))
+    best = checkpoints.read(checkpoints.path_of(folder.checkpoints, progress.best_step))
+    checkpoints.load_weights(best.path, work.loaded)
+    fit.voice.say(f"training is over ({progress.ended}); the best step was {progress.best_step}")
+    return progress
+
+
+def _refit(fit: Fit, work: Work, folder: RunFolder, steps: int) -> None:
+    """Train once more from the start, on train + validation, for as many steps as were best."""
+    fit.voice.stage("training again on train + validation")
+    work.loaded = fit.loaded = work.task.load(work.base, work.recipe.seed, work.devices.stored)
+    apply_method(work.method, work.loaded, work.recipe.seed, work.devices)
+    examples = [*work.examples["train"], *work.examples["validation"]]
+    fit.run(Phase("refit", folder.checkpoints / "refit", examples, fit.devices.agree(steps), held=None))
+
+
+def _hand_over(work: Work, folder: RunFolder) -> None:
+    """Leave what the other processes need, and let them begin."""
+    if work.devices.world_size > 1:
+        for name in ("train", "validation"):
+            hand_over(work.examples[name], folder.handover / f"{name}.safetensors")
+    work.devices.wait()
+
+
+def _follow(folder: RunFolder, devices: Devices, stop: StopSignal) -> None:
+    """The part of every process but the first: wait until all is prepared, then train along."""
+    devices.wait()
+    recipe = read_recipe(folder.recipe)
+    record = folders.read_json(folder.manifest)
+    task, method = tasks.build(recipe.task), methods.build(recipe.method)
+    task.labels = tuple(record["labels"])
+    base = find_base(recipe.model)
+    loaded = task.load(base, recipe.seed, devices.stored)
+    apply_method(method, loaded, recipe.seed, devices)
+    train = take_over(folder.handover / "train.safetensors")
+    validation = take_over(folder.handover / "validation.safetensors")
+    fit = Fit(recipe, folder, devices, loaded, method, task, record["identity"], SILENT, stop)
+    fit.run(Phase("fit", folder.checkpoints, train, total_steps(recipe, len(train)), held=([], [])))
+    if recipe.train.refit:
+        fit.loaded = task.load(base, recipe.seed, devices.stored)
+        apply_method(method, fit.loaded, recipe.seed, devices)
+        place = folder.checkpoints / "refit"
+        fit.run(Phase("refit", place, [*train, *validation], devices.agree(0), held=None))
+
+
+def _save_model(work: Work, folder: RunFolder) -> None:
+    """Write `model/`: weights (or the adapter), tokenizer, and our card beside them; whole or not at all."""
+    staged = folder / f"{folders.STAGING}model"
+    shutil.rmtree(staged, ignore_errors=True)
+    needed = 4 * count_parameters(work.loaded.model)["total"]
+    with folders.disk_errors_named(folder.model, needed):
+        staged.mkdir()
+        work.method.save(work.loaded, staged)
+        work.loaded.processor.save_pretrained(staged)
+        base = work.recipe.model
+        card = {
+            "format": 1,
+            "base": os.path.relpath(base, folder.model) if is_path(base) else base,
+            "revision": work.base.revision,
+            "task": work.recipe.task.model_dump(mode="json"),
+            "method": work.recipe.method.model_dump(mode="json"),
+            "labels": list(work.task.labels),
+            "max_length": work.recipe.train.max_length,
+            "seed": work.recipe.seed,
+        }
+        (staged / CARD).write_bytes(folders.to_json(card))
+        for file in staged.iterdir():
+            folders.flush_file(file)
+        folders.put_in_place(staged, folder.model)
+
+
+def _closing_record(work: Work, folder: RunFolder, fit: Fit, progress: Progress) -> dict[str, Any]:
+    files = sorted(folder.model.glob("*.safetensors"))
+    return {
+        "resumed_from": fit.resumed_from,
+        "warnings": fit.warnings,
+        "ended": progress.ended,
+        "best_step": progress.best_step,
+        "model_sha256": {file.name: folders.sha256(file) for file in files},
+        "cost": folders.read_json(folder.audits)["cost"],
+    }

@@ -1,0 +1,17 @@
+"""What can be learned: one file a family, one row here. A task never knows the method that trains it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tunesmith.recipe.base import Settings
+from tunesmith.tasks.text_classification import TextClassification
+
+TASKS: dict[str, Any] = {
+    "text-classification": TextClassification,
+}
+
+
+def build(settings: Settings) -> Any:
+    """The task for a recipe's `task:`."""
+    return TASKS[settings.kind](settings)  # type: ignore[attr-defined]
