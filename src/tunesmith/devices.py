@@ -15,7 +15,6 @@ import torch.distributed as dist
 from torch import nn
 
 from tunesmith.errors import RecipeError, ResourceError
-from tunesmith.models.loaded import Loaded
 from tunesmith.recipe import Machine
 
 PATIENCE = timedelta(minutes=30)
@@ -56,18 +55,19 @@ class Devices:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, dtype=self.compute)
 
-    def wrap(self, loaded: Loaded) -> None:
-        """Put the model behind DistributedDataParallel if there are several processes."""
-        if self.world_size > 1:
-            ids = [self.device.index] if self.device.type == "cuda" else None
-            loaded.entry = nn.parallel.DistributedDataParallel(loaded.model, device_ids=ids, broadcast_buffers=False)
+    def wrap(self, model: nn.Module) -> nn.Module | None:
+        """The model behind DistributedDataParallel if there are several processes; None if this is the only one."""
+        if self.world_size == 1:
+            return None
+        ids = [self.device.index] if self.device.type == "cuda" else None
+        return nn.parallel.DistributedDataParallel(model, device_ids=ids, broadcast_buffers=False)
 
-    def gradients_kept(self, loaded: Loaded, last: bool) -> contextlib.AbstractContextManager[object]:
+    def gradients_kept(self, entry: nn.Module | None, last: bool) -> contextlib.AbstractContextManager[object]:
         """Around each backward: gradients are exchanged in the last micro-batch of a step only."""
         if self.world_size == 1 or last:
             return contextlib.nullcontext()
-        assert isinstance(loaded.entry, nn.parallel.DistributedDataParallel)
-        return loaded.entry.no_sync()
+        assert isinstance(entry, nn.parallel.DistributedDataParallel)
+        return entry.no_sync()
 
     def sum(self, *values: float) -> list[float]:
         """Sums over all ranks, in double precision."""

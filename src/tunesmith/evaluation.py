@@ -30,7 +30,7 @@ def predict(
     devices: Devices,
     progress: Callable[[int], None] = lambda done: None,
 ) -> list[tuple[str, float]]:
-    """Answers with scores, in the order of `examples`. In the stored dtype, without dropout, in length-sorted batches."""
+    """Answers with scores, in the order of `examples`; in the stored dtype and without dropout."""
     answers: list[tuple[str, float]] = [("", 0.0)] * len(examples)
     done = 0
     for piece, batch in _passes(loaded, task, examples, devices):

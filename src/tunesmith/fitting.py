@@ -119,7 +119,7 @@ class Fit:
         )
         if progress.ended:
             return progress
-        self.devices.wrap(self.loaded)
+        self.loaded.entry = self.devices.wrap(self.loaded.model)
         self.stop.gently = True
         steps = train(
             self.loaded, self.method, self.task, phase.examples, order, course, optimizer, self.devices, progress.step

@@ -134,7 +134,7 @@ def _backward(
     for index, piece in enumerate(mine):
         tensors = task.collate([batch[i] for i in piece], loaded.processor)
         tensors = {name: tensor.to(devices.device) for name, tensor in tensors.items()}
-        with devices.gradients_kept(loaded, last=index == len(mine) - 1):
+        with devices.gradients_kept(loaded.entry, last=index == len(mine) - 1):
             with devices.autocast():
                 loss = task.loss(loaded, task.prepare(loaded, tensors))
             (loss.total * 0.0 if idle else loss.total).backward()

@@ -80,7 +80,7 @@ def apply_method(method: Any, loaded: Loaded, seed: int, devices: Devices) -> No
 
 def longest_input(loaded: Loaded) -> int:
     """The most tokens that model and tokenizer both take."""
-    positions = getattr(loaded.model.config, "max_position_embeddings", None) or UNLIMITED  # type: ignore[union-attr]
+    positions = getattr(loaded.model.config, "max_position_embeddings", None) or UNLIMITED
     return int(min(positions, loaded.processor.model_max_length))
 
 
@@ -102,7 +102,7 @@ def refuse_stops(notes: Sequence[Note], accepted: Sequence[str]) -> None:
 
 
 def describe_data(work: Work) -> dict[str, Any]:
-    """What the report shows of the data before training: sizes, labels, lengths, the first batch as the model sees it."""
+    """What the report shows of the data before training: sizes, labels, lengths, the first batch."""
     return {
         "splits": {
             name: {

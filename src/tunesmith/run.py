@@ -118,7 +118,7 @@ def _open_folder(work: Work, folder: RunFolder, voice: Voice) -> dict[str, Any]:
     if began is not None:
         was = checkpoints.Checkpoint(folder.manifest, Progress(), began["identity"])
         checkpoints.require_same(was, identity)
-    record = {
+    record: dict[str, Any] = {
         "tunesmith": manifest.versions()["tunesmith"],
         "started": began["started"] if began else manifest.now(),
         "finished": None,

@@ -36,7 +36,8 @@ def decay_groups(loaded: Loaded, learning_rate: float, weight_decay: float) -> l
 
     Groups hold names beside parameters, so that a checkpoint can tell which moment belongs to which weight.
     """
-    decayed, kept = [], []
+    decayed: list[tuple[str, nn.Parameter]] = []
+    kept: list[tuple[str, nn.Parameter]] = []
     for name, parameter in loaded.model.named_parameters():
         if parameter.requires_grad:
             (decayed if parameter.ndim >= 2 else kept).append((name, parameter))

@@ -33,7 +33,7 @@ class LoraTuning:
         heads = _outermost(loaded)
         config = LoraConfig(
             r=self.settings.rank,
-            lora_alpha=alpha,  # type: ignore[arg-type]
+            lora_alpha=alpha,
             lora_dropout=self.settings.dropout,
             target_modules=self._targets(loaded, heads),
             modules_to_save=list(heads) or None,
@@ -41,7 +41,7 @@ class LoraTuning:
             revision=loaded.base.revision,
             bias="none",
         )
-        loaded.model = get_peft_model(loaded.model, config, autocast_adapter_dtype=False)  # type: ignore[arg-type]
+        loaded.model = get_peft_model(loaded.model, config, autocast_adapter_dtype=False)
         return loaded
 
     def _targets(self, loaded: Loaded, heads: tuple[str, ...]) -> list[str]:
@@ -82,7 +82,7 @@ class LoraTuning:
 
     def save(self, loaded: Loaded, folder: Path) -> None:
         """Adapter weights and config in PEFT's format, naming the folder or hub id that the base was read from."""
-        config = loaded.model.peft_config["default"]  # type: ignore[index]
+        config: Any = loaded.model.peft_config["default"]  # type: ignore[index]
         base = loaded.base
         plain_folder = base.revision is None and not base.adapters
         config.base_model_name_or_path = str(base.folder) if plain_folder else base.reference.partition("@")[0]

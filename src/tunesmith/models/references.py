@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -120,12 +121,12 @@ def _from_hub(reference: str) -> Base:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     name, _, revision = reference.partition("@")
-    arguments = {"repo_id": name, "revision": revision or None, "allow_patterns": list(SNAPSHOT_FILES)}
+    fetch = partial(snapshot_download, name, revision=revision or None, allow_patterns=list(SNAPSHOT_FILES))
     try:
         try:
-            folder = Path(snapshot_download(**arguments, local_files_only=True))
+            folder = Path(fetch(local_files_only=True))
         except LocalEntryNotFoundError:
-            folder = Path(snapshot_download(**arguments))
+            folder = Path(fetch())
     except HFValidationError:
         raise ModelError("neither a folder nor a hub id", reference, "a path starts with ./ or /") from None
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:

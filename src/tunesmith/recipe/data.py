@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import Field
+
 from tunesmith.recipe.base import PositiveInt, Settings, Share
 
 
@@ -19,7 +21,7 @@ class Data(Settings):
     test: str | None = None
     """Sealed rows: scored once, after training. Every further look is counted in the run folder."""
 
-    columns: dict[str, str] = {}
+    columns: dict[str, str] = Field(default_factory=dict)
     """Our column name: the name in your files. Only where they differ."""
 
     group: str | None = None

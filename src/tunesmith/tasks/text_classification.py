@@ -50,7 +50,7 @@ class TextClassification:
         return load_sequence_classifier(base, self.labels, seed, dtype)
 
     def encode(self, rows: Sequence[Row], processor: Any, max_length: int) -> list[Example]:
-        """Token ids (cut at `max_length`, special tokens kept) and the index of the label (NO_LABEL where a row has none)."""
+        """Token ids, cut at `max_length` with special tokens kept, and the label's index (or NO_LABEL)."""
         if not rows:
             return []
         pairs = [row.get("text_pair") or "" for row in rows] if any(row.get("text_pair") for row in rows) else None
