@@ -75,6 +75,11 @@ def _is_first() -> bool:
 
 def _carry_out(recipe: Recipe, folder: RunFolder, accept: Sequence[str], voice: Voice) -> Run:
     devices = choose_devices(recipe.machine, recipe.train.precision)
+    if recipe.machine.processes > 1 and devices.world_size == 1:
+        raise RecipeError(
+            f"machine.processes: {recipe.machine.processes} asked for, this is the only process",
+            remedy="use the command `tunesmith run`, which starts them, or torchrun",
+        )
     with joined(devices), stop_signals() as stop:
         if devices.is_first:
             with folder.claim():

@@ -44,8 +44,7 @@ class Train(Settings):
     """End after this many evaluations without a better primary metric. null: never."""
 
     max_length: Annotated[int, Field(ge=4, le=10_000_000)] | Auto = "auto"
-    """Tokens per row; longer rows are cut at the end, counted and reported. `auto`: the model's limit or, if shorter,
-    the longest training row."""
+    """Tokens per row; longer rows are cut at the end, counted and reported. `auto`: the most that the model takes."""
 
     evaluate_every: PositiveInt | Auto = "auto"
     """Score the validation rows every so many steps. `auto`: once an epoch, and at the end."""

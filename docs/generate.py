@@ -1,0 +1,54 @@
+"""Writes docs/recipe.md from the settings classes: they are the only place where a setting is described."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic.fields import FieldInfo
+
+from tunesmith.errors import EXIT_CODES
+from tunesmith.recipe import Recipe, methods, tasks
+from tunesmith.recipe.base import Settings
+
+PAGE = Path(__file__).with_name("recipe.md")
+SECTIONS = ("data", "train", "judge", "machine")
+
+
+def reference() -> str:
+    """The whole page as Markdown."""
+    parts = ["# The recipe", "", f"{Recipe.__doc__} This page is made from the code by `make docs`.", ""]
+    parts += table(Recipe)
+    for name in SECTIONS:
+        settings = Recipe.model_fields[name].annotation
+        assert isinstance(settings, type) and issubclass(settings, Settings)
+        parts += [f"## {name}", "", " ".join((settings.__doc__ or "").split()), "", *table(settings)]
+    for title, kinds in (("task", tasks.KINDS), ("method", methods.KINDS)):
+        parts += [f"## {title}", ""]
+        for kind, settings in kinds.items():
+            parts += [f"### {kind}", "", " ".join((settings.__doc__ or "").split()), "", *table(settings, skip="kind")]
+    parts += ["## Exit codes", "", "| code | meaning |", "|---|---|"]
+    parts += [f"| {code} | {meaning} |" for code, meaning in EXIT_CODES.items()]
+    return "\n".join(parts) + "\n"
+
+
+def table(settings: type[Settings], skip: str = "") -> list[str]:
+    rows = [(name, info) for name, info in settings.model_fields.items() if name != skip]
+    if not rows:
+        return []
+    lines = ["| setting | default | what it does |", "|---|---|---|"]
+    lines += [f"| `{name}` | {default(info)} | {' '.join((info.description or '').split())} |" for name, info in rows]
+    return [*lines, ""]
+
+
+def default(info: FieldInfo) -> str:
+    """The default as a recipe would write it."""
+    if info.is_required():
+        return "required"
+    value = info.get_default(call_default_factory=True)  # type: ignore[call-arg]
+    if isinstance(value, Settings):
+        return f"`{value.kind}`" if hasattr(value, "kind") else "see below"
+    return f"`{'null' if value is None else str(value).lower() if isinstance(value, bool) else value}`"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(reference(), encoding="utf-8")
