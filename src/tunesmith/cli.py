@@ -84,7 +84,7 @@ def _train(processes: int, model: str, verb: str, subject: Any, accept: list[str
     from tunesmith import launch
 
     if processes > 1 and not launch.is_started():
-        raise typer.Exit(launch.start(processes, sys.argv[1:]))
+        return launch.start(processes, sys.argv[1:])
     import tunesmith.run as story
     from tunesmith.printing import print_run
     from tunesmith.voices import choose_voice
@@ -194,12 +194,7 @@ def main() -> None:
     debug = "--debug" in sys.argv
     if debug:
         sys.argv.remove("--debug")
-    code = _run(debug)
-    if code:
-        from tunesmith.launch import leave_exit_code
-
-        leave_exit_code(code)
-    sys.exit(code)
+    sys.exit(_run(debug))
 
 
 def _run(debug: bool) -> int:
