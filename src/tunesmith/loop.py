@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,8 @@ from tunesmith.tasks.contract import Example, length_of
 @dataclass(frozen=True)
 class Step:
     """What happened in one optimizer step. `loss` is the mean over the whole batch and all ranks, as it was used;
-    `grad_norm` is the norm before clipping; `tokens` are real ones, never padding."""
+    `grad_norm` is the norm before clipping; `tokens` are real ones, never padding;
+    `metrics` are the task's own, over the same rows."""
 
     number: int
     epoch: float
@@ -32,6 +33,7 @@ class Step:
     rows: int
     tokens: int
     seconds: float
+    metrics: Mapping[str, float]
 
     def record(self) -> dict[str, Any]:
         return {
@@ -43,6 +45,7 @@ class Step:
             "rows": self.rows,
             "tokens": self.tokens,
             "seconds": round(self.seconds, 6),
+            **self.metrics,
         }
 
 
@@ -102,7 +105,7 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * factor
         with memory_errors_named():
-            loss, count = _backward(loaded, method, task, [examples[row] for row in rows], devices)
+            loss, count, metrics = _backward(loaded, task, [examples[row] for row in rows], devices)
             norm = _finish_gradients(parameters, devices.world_size / count, course.max_grad_norm)
             if not (math.isfinite(loss) and math.isfinite(norm)):
                 raise _not_finite(loss, norm, number, rows)
@@ -117,20 +120,25 @@ def train(
             rows=len(rows),
             tokens=sum(length_of(examples[row]) for row in rows),
             seconds=time.perf_counter() - began,
+            metrics={name: value / count for name, value in metrics.items()},
         )
 
 
 def _backward(
-    loaded: Loaded, method: Any, task: Any, batch: Sequence[Example], devices: Devices
-) -> tuple[float, float]:
-    """Add up gradients of the summed loss over the micro-batches of this rank; returns (sum, count) over all ranks."""
+    loaded: Loaded, task: Any, batch: Sequence[Example], devices: Devices
+) -> tuple[float, float, dict[str, float]]:
+    """Add up gradients of the summed loss over this rank's micro-batches.
+
+    Returns:
+        loss, count and metrics, each summed over all ranks.
+    """
     lengths = [length_of(example) for example in batch]
-    pieces = cut(lengths, devices.micro_batch_tokens)
+    pieces = cut(lengths, devices.micro_batch_tokens, task.units(batch))
     mine = share_out(pieces, lengths, devices.world_size)[devices.rank]
     idle = not mine
     if idle:  # fewer pieces than ranks: take part in the exchange with a row that counts nothing
         mine = [pieces[0][:1]]
-    total, count = 0.0, 0.0
+    total, count, metrics = 0.0, 0.0, dict[str, float]()
     for index, piece in enumerate(mine):
         tensors = task.collate([batch[i] for i in piece], loaded.processor)
         tensors = {name: tensor.to(devices.device) for name, tensor in tensors.items()}
@@ -138,11 +146,13 @@ def _backward(
             with devices.autocast():
                 loss = task.loss(loaded, task.prepare(loaded, tensors))
             (loss.total * 0.0 if idle else loss.total).backward()
-        if not idle:
-            total += float(loss.total.detach())
-            count += loss.count
-    total, count = devices.sum(total, count)
-    return total, count
+        weight = 0.0 if idle else 1.0
+        total += weight * float(loss.total.detach())
+        count += weight * loss.count
+        for name, value in loss.metrics.items():
+            metrics[name] = metrics.get(name, 0.0) + weight * value
+    total, count, *sums = devices.sum(total, count, *metrics.values())
+    return total, count, dict(zip(metrics, sums, strict=True))
 
 
 def _finish_gradients(parameters: Sequence[torch.nn.Parameter], scale: float, max_norm: float | None) -> float:

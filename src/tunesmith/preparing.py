@@ -12,7 +12,7 @@ from tunesmith.data.batches import Order
 from tunesmith.data.loading import Splits, load_splits
 from tunesmith.data.rows import Row
 from tunesmith.devices import Devices, seed_everything
-from tunesmith.errors import DataError, Fault
+from tunesmith.errors import DataError, Fault, ResourceError
 from tunesmith.fitting import Voice
 from tunesmith.models.layers import count_parameters
 from tunesmith.models.loaded import Loaded
@@ -91,14 +91,15 @@ def _count_cut(task: Any, rows: Sequence[Row], examples: Sequence[Example], proc
 
 
 def refuse_stops(notes: Sequence[Note], accepted: Sequence[str]) -> None:
-    """Raise DataError for every note of level stop that was not accepted by its code."""
+    """Raise DataError (ResourceError for the disk) naming every stop that was not accepted by its code."""
     stops = [note for note in notes if note.level == "stop" and note.code not in accepted]
     if stops:
         faults = [
             Fault(note.where, f"{note.message} [{note.code}]", note.remedy or f"or pass --accept {note.code}")
             for note in stops
         ]
-        raise DataError(stops[0].message, faults=faults)
+        kind = ResourceError if all(note.code == "disk" for note in stops) else DataError
+        raise kind(stops[0].message, faults=faults)
 
 
 def describe_data(work: Work) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
 from torch import nn
 
 from tunesmith.models.loaded import Loaded
@@ -19,8 +18,6 @@ class Method(Protocol):
     def groups(self, loaded: Loaded, learning_rate: float, weight_decay: float) -> list[dict[str, Any]]: ...
 
     def on_step(self, loaded: Loaded, step: int) -> None: ...
-
-    def penalty(self, loaded: Loaded) -> torch.Tensor | None: ...
 
     def merge(self, loaded: Loaded) -> nn.Module: ...
 

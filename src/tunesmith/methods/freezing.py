@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from tunesmith.errors import ModelError
@@ -23,9 +22,6 @@ class _OwnWeights:
         return decay_groups(loaded, learning_rate, weight_decay)
 
     def on_step(self, loaded: Loaded, step: int) -> None:
-        return None
-
-    def penalty(self, loaded: Loaded) -> torch.Tensor | None:
         return None
 
     def merge(self, loaded: Loaded) -> nn.Module:

@@ -28,7 +28,8 @@ def length_of(example: Example) -> int:
 
 @dataclass(frozen=True)
 class Loss:
-    """A loss before any division: the step divides `total` by the sum of `count` over micro-batches and ranks."""
+    """A loss before any division: the step divides `total` and every metric by the sum of `count` over micro-batches
+    and ranks."""
 
     total: torch.Tensor
     count: int
@@ -64,9 +65,12 @@ class Measure:
 
 
 class Task(Protocol):
-    """The contract. `labels` is set from the training rows before `load`."""
+    """The contract.
 
-    unit: str
+    `labels` is set from the training rows before `load`. `units` numbers what a cut of a batch must not split (pairs,
+    groups); None where each row stands alone.
+    """
+
     labels: tuple[str, ...]
 
     def load(self, base: Base, seed: int, dtype: torch.dtype) -> Loaded: ...
@@ -74,6 +78,8 @@ class Task(Protocol):
     def encode(self, rows: Sequence[Row], processor: Any, max_length: int) -> list[Example]: ...
 
     def collate(self, examples: Sequence[Example], processor: Any) -> Batch: ...
+
+    def units(self, examples: Sequence[Example]) -> Sequence[int] | None: ...
 
     def prepare(self, loaded: Loaded, batch: Batch) -> Batch: ...
 

@@ -30,7 +30,6 @@ class TextClassification:
 
     settings: Settings
     labels: tuple[str, ...] = ()
-    unit: str = "row"
 
     def learn_labels(self, rows: Sequence[Row]) -> None:
         """Take the classes from the training rows, in the order of their names.
@@ -79,6 +78,9 @@ class TextClassification:
         batch["attention_mask"] = (torch.arange(shape[1])[None, :] < torch.tensor(lengths)[:, None]).long()
         return batch
 
+    def units(self, examples: Sequence[Example]) -> None:
+        return None
+
     def prepare(self, loaded: Loaded, batch: Batch) -> Batch:
         return batch
 
@@ -86,7 +88,8 @@ class TextClassification:
         logits_BC = self._logits(loaded, batch)
         statistics = logits_BC if logits_BC.dtype == torch.float64 else logits_BC.float()
         total = functional.cross_entropy(statistics, batch["label"], reduction="sum", ignore_index=NO_LABEL)
-        return Loss(total, int((batch["label"] != NO_LABEL).sum()))
+        right = int((statistics.detach().argmax(dim=-1) == batch["label"]).sum())
+        return Loss(total, int((batch["label"] != NO_LABEL).sum()), {"accuracy": right})
 
     def predict(self, loaded: Loaded, batch: Batch) -> list[tuple[str, float]]:
         probabilities_BC = self._logits(loaded, batch).double().softmax(dim=-1)

@@ -1,0 +1,74 @@
+"""The docs cannot drift: the reference page is the code's own, and every block of the README runs."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+def test_the_reference_page_is_made_from_the_code() -> None:
+    spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert (ROOT / "docs" / "recipe.md").read_text(encoding="utf-8") == module.reference(), "run `make docs`"
+
+
+def test_the_readme_names_every_command() -> None:
+    from tunesmith.cli import app
+
+    for command in app.registered_commands:
+        name = command.name or command.callback.__name__  # type: ignore[union-attr]
+        assert f"`tunesmith {name}" in README
+
+
+def test_links_of_the_docs_lead_somewhere() -> None:
+    for page in (ROOT / "README.md", ROOT / "ARCHITECTURE.md", ROOT / "CONTRIBUTING.md", ROOT / "bench" / "README.md"):
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Path:
+    """A folder with the two files that the README speaks of: a few rows of the shipped data."""
+    for name, source, many in (("tickets.jsonl", "train", 160), ("tickets_test.jsonl", "test", 60)):
+        lines = (ROOT / "examples" / "data" / "banking77" / f"{source}.jsonl").read_text(encoding="utf-8").splitlines()
+        few = [line for line in lines if json.loads(line)["label"] in ("card_arrival", "lost_or_stolen_card")]
+        (tmp_path / name).write_text("\n".join(few[:many]) + "\n", encoding="utf-8")
+    return tmp_path
+
+
+@pytest.mark.slow
+def test_the_first_run_of_the_readme_runs(desk: Path) -> None:
+    (desk / "recipe.yaml").write_text(blocks("yaml")[0], encoding="utf-8")
+    commands = [line.split("#")[0].strip() for line in blocks("")[1].splitlines()]
+    assert [command.split()[1] for command in commands] == ["check", "run", "predict"]
+    for command in commands:
+        arguments = [part.strip('"') for part in re.findall(r'"[^"]*"|\S+', command)][1:]
+        if arguments[0] == "run":
+            arguments += ["--set", "train.steps=12"]
+        done = subprocess.run([sys.executable, "-m", "tunesmith", *arguments], cwd=desk, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    assert "card" in done.stdout
+    assert (desk / "runs" / "tickets" / "report.html").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_the_python_of_the_readme_runs(desk: Path) -> None:
+    code = blocks("python")[0].replace("method=", "train=ts.Train(steps=12),\n    method=")
+    done = subprocess.run([sys.executable, "-c", code], cwd=desk, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "'value'" in done.stdout and "card" in done.stdout
