@@ -12,6 +12,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -231,8 +232,9 @@ def disk_errors_named(path: Path, needed: int) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        if not full and not any(hint in str(error) for hint in ("No space left", "StorageFull", "os error 28")):
+        told = re.search(r"os error (\d+)", str(error))  # safetensors tells the number in its message only
+        number = getattr(error, "errno", None) or (int(told[1]) if told else None)
+        if number not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
         raise ResourceError(
             f"the disk is full: {needed:,} bytes needed, {free_bytes(path.parent):,} bytes free",
