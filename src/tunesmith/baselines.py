@@ -13,7 +13,7 @@ import torch
 
 from tunesmith.data.batches import length_sorted
 from tunesmith.data.rows import Row
-from tunesmith.devices import Devices, memory_errors_named
+from tunesmith.devices import Devices, machine_errors_named
 from tunesmith.models import layers
 from tunesmith.models.loaded import Loaded, as_base
 from tunesmith.tasks.contract import Example, length_of
@@ -131,7 +131,7 @@ def embed(task: Any, loaded: Loaded, examples: Sequence[Example], devices: Devic
     """Unit vectors (rows, hidden): the mean of the frozen base's last hidden states over real tokens."""
     lengths = [length_of(example) for example in examples]
     rows: list[np.ndarray] = [np.empty(0)] * len(examples)
-    with as_base(loaded) as model, torch.inference_mode(), memory_errors_named():
+    with as_base(loaded) as model, torch.inference_mode(), machine_errors_named():
         body = layers.body(model)
         for piece in length_sorted(lengths, devices.micro_batch_tokens):
             batch = task.collate([examples[i] for i in piece], loaded.processor)

@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from tunesmith.errors import RecipeError, ResourceError
+from tunesmith.errors import RecipeError, ResourceError, TunesmithError
 from tunesmith.recipe import Machine
 
 PATIENCE = timedelta(minutes=30)
@@ -74,7 +74,8 @@ class Devices:
         if self.world_size == 1:
             return list(values)
         tensor = torch.tensor(values, dtype=torch.float64, device=self.device)
-        dist.all_reduce(tensor)
+        with machine_errors_named():
+            dist.all_reduce(tensor)
         return [float(value) for value in tensor]
 
     def agree(self, value: int) -> int:
@@ -82,12 +83,14 @@ class Devices:
         if self.world_size == 1:
             return value
         tensor = torch.tensor([value], device=self.device)
-        dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
+        with machine_errors_named():
+            dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
         return int(tensor.item())
 
     def wait(self) -> None:
         if self.world_size > 1:
-            dist.barrier()
+            with machine_errors_named():
+                dist.barrier()
 
 
 def choose_devices(machine: Machine, precision: str) -> Devices:
@@ -162,14 +165,20 @@ def seed_everything(seed: int, step: int, rank: int) -> None:
     np.random.seed(mixed % 2**32)
 
 
+class LostProcess(TunesmithError):
+    """A process that this one works with is gone; why, it has told itself."""
+
+
 @contextlib.contextmanager
-def memory_errors_named() -> Iterator[None]:
-    """Turn an allocator's failure into an error that says what to change."""
+def machine_errors_named() -> Iterator[None]:
+    """Turn a shortage of memory, or the loss of another process, into an error that says so and what to do."""
     try:
         yield
     except (MemoryError, torch.OutOfMemoryError) as error:
         raise _out_of_memory(str(error)) from error
     except RuntimeError as error:
+        if isinstance(error, dist.DistError) or "gloo" in str(error):
+            raise LostProcess("another process of this run has ended, so this one ends too") from error
         if "DefaultCPUAllocator" not in str(error) and "out of memory" not in str(error):
             raise
         raise _out_of_memory(str(error).splitlines()[0]) from error

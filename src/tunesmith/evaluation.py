@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from tunesmith.data.batches import length_sorted
-from tunesmith.devices import Devices, memory_errors_named
+from tunesmith.devices import Devices, machine_errors_named
 from tunesmith.models.layers import set_training_mode
 from tunesmith.models.loaded import Loaded
 from tunesmith.tasks.contract import Batch, Example, Measure, Prediction, length_of
@@ -58,7 +58,7 @@ def _passes(
     entry, loaded.entry = loaded.entry, None
     loaded.model.eval()
     try:
-        with torch.inference_mode(), memory_errors_named():
+        with torch.inference_mode(), machine_errors_named():
             for piece in length_sorted([length_of(example) for example in examples], devices.micro_batch_tokens):
                 batch = task.collate([examples[i] for i in piece], loaded.processor)
                 yield piece, {name: tensor.to(devices.device) for name, tensor in batch.items()}

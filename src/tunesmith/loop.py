@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from tunesmith.data.batches import Order, cut, share_out
-from tunesmith.devices import Devices, memory_errors_named, seed_everything
+from tunesmith.devices import Devices, machine_errors_named, seed_everything
 from tunesmith.errors import NumbersError
 from tunesmith.models.layers import set_training_mode
 from tunesmith.models.loaded import Loaded
@@ -104,7 +104,7 @@ def train(
         factor = course.rate(number)
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * factor
-        with memory_errors_named():
+        with machine_errors_named():
             loss, count, metrics = _backward(loaded, task, [examples[row] for row in rows], devices)
             norm = _finish_gradients(parameters, devices.world_size / count, course.max_grad_norm)
             if not (math.isfinite(loss) and math.isfinite(norm)):

@@ -12,10 +12,14 @@ PositiveInt = Annotated[int, Field(ge=1, le=2**40)]
 
 
 class Settings(BaseModel):
-    """The parent of every page of a recipe. The docstring under a field is its only documentation:
+    """The parent of every page of a recipe. Strict: `true` is no number, and a quoted number is a word.
+
+    The docstring under a field is its only documentation:
     the JSON Schema, `--help` and the reference page are made from it."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False, strict=True
+    )
 
     def but(self, **changes: Any) -> Self:
         """A copy with some settings changed, checked like a new one."""

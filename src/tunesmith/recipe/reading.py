@@ -19,7 +19,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
-from ruamel.yaml.events import AliasEvent
+from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent, NodeEvent
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from tunesmith.errors import Fault, RecipeError
@@ -110,9 +110,7 @@ def parse_yaml(text: str, name: str) -> Located:
     yaml = YAML(typ="safe", pure=True)
     located = Located(places={(): f"{name}:1:1"})
     try:
-        for event in yaml.parse(text):
-            if isinstance(event, AliasEvent):
-                raise RecipeError("aliases (*name) are not allowed", _place(name, event), "write the value out")
+        _look_through(yaml.parse(text), located, name)
         root = yaml.compose(text)
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -128,16 +126,26 @@ def parse_yaml(text: str, name: str) -> Located:
     return located
 
 
+def _look_through(events: Iterator[Any], located: Located, name: str) -> None:
+    """Refuse what a recipe has no use for, event by event, before anything is composed of it."""
+    depth = 0
+    for event in events:
+        depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
+        if depth > DEEPEST:
+            raise RecipeError(f"nested deeper than {DEEPEST}", _place(name, event))
+        if isinstance(event, AliasEvent):
+            raise RecipeError("aliases (*name) are not allowed", _place(name, event), "write the value out")
+        if getattr(event, "anchor", None):
+            located.faults.append(Fault(_place(name, event), "anchors (&name) are not allowed", "remove it"))
+        if isinstance(event, NodeEvent) and getattr(event, "tag", None):
+            located.faults.append(Fault(_place(name, event), f"tags ({event.tag}) are not allowed", "remove it"))
+
+
 def _place(name: str, item: Any) -> str:
     return f"{name}:{item.start_mark.line + 1}:{item.start_mark.column + 1}"
 
 
 def _value(node: Node, path: KeyPath, located: Located, name: str) -> Any:
-    if len(path) > DEEPEST:
-        raise RecipeError(f"nested deeper than {DEEPEST}", _place(name, node))
-    if node.tag and not str(node.tag).startswith("tag:yaml.org,2002:"):
-        located.faults.append(Fault(_place(name, node), f"tags ({node.tag}) are not allowed", "remove it"))
-        return None
     if isinstance(node, SequenceNode):
         items = []
         for index, item in enumerate(node.value):
@@ -192,11 +200,22 @@ def apply_override(located: Located, override: str) -> None:
         located.faults.append(Fault(where, "not of the form key=value", "for example --set train.epochs=2"))
         return
     try:
-        value = parse_yaml(f"value: {text}", where).values["value"]
+        inner = parse_yaml(f"'{key.strip()}': {text}", where)
+        faults: Sequence[Fault] = inner.faults
     except RecipeError as error:
-        located.faults.extend(Fault(where, fault.message, fault.remedy) for fault in error.faults)
+        faults = error.faults
+    if faults:
+        located.faults.extend(Fault(where, fault.message, fault.remedy) for fault in faults)
         return
-    target = located.values
+    value = inner.values.get(key.strip())
+    for path in [parts[:depth] for depth in range(1, len(parts) + 1)]:
+        located.places.setdefault(tuple(path), where)
+    located.places[tuple(parts)] = where
+    _put(located.values, parts, value)
+
+
+def _put(target: dict[str, Any], parts: list[str], value: Any) -> None:
+    """Set a value at a dotted key. Another kind of method or task starts from its own defaults."""
     for part in parts[:-1]:
         inner = target.get(part)
         if isinstance(inner, str) and part in ("method", "task"):
@@ -206,9 +225,6 @@ def apply_override(located: Located, override: str) -> None:
     if parts[-1] == "kind" and value != target.get("kind"):
         target.clear()  # another kind has other settings
     target[parts[-1]] = value
-    for depth in range(1, len(parts) + 1):
-        located.places.setdefault(tuple(parts[:depth]), where)
-    located.places[tuple(parts)] = where
 
 
 def check_recipe(located: Located) -> Recipe:
@@ -270,9 +286,15 @@ def _explain(path: KeyPath, details: list[dict[str, Any]], values: dict[str, Any
     if kind == "value_error":
         message = str(details[0]["ctx"]["error"])
         return (message if message.startswith(name) else f"{name}: {message}"), ""
-    wanted = dict.fromkeys(detail["msg"].removeprefix("Input should be ").partition(",")[0] for detail in details)
+    wanted = dict.fromkeys(_wanted(detail) for detail in details)
     given = _shown(details[0]["input"])
     return f"{name}: {given} is not {' or '.join(wanted)}", ""
+
+
+def _wanted(detail: dict[str, Any]) -> str:
+    if detail["type"] == "literal_error":
+        return str(detail["ctx"]["expected"])
+    return str(detail["msg"]).removeprefix("Input should be ").removeprefix("Value error, ").partition(",")[0]
 
 
 def _shown(value: Any) -> str:

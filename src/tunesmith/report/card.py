@@ -1,0 +1,107 @@
+"""The model card: metadata that the hub understands, and what a stranger must know before using the model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tunesmith.report import wording
+from tunesmith.report.findings import find_all, headline
+from tunesmith.report.record import Record, Score
+from tunesmith.report.rendering import render
+
+if TYPE_CHECKING:
+    from huggingface_hub import EvalResult, ModelCardData
+
+LOADERS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet", ".arrow": "arrow"}
+"""The hub names a dataset that is not on the hub by the loader that reads it."""
+
+AUTO_CLASSES = {"text-classification": "AutoModelForSequenceClassification"}
+
+
+def make_card(record: Record) -> str:
+    """README.md: YAML front matter and a Markdown body. Shows no row of the data."""
+    body = render(
+        "card.md",
+        record=record,
+        verdict=headline(record),
+        findings=[finding for finding in find_all(record) if finding.level != "info"],
+        scores=score_rows(record),
+        method=wording.method(record.recipe),
+        settings=settings(record),
+        auto_class=AUTO_CLASSES.get(record.recipe.task.kind),
+        metrics=[wording.metric(name) for name in record.judged],
+    )
+    return f"---\n{metadata(record).to_yaml()}\n---\n\n{body}"
+
+
+def metadata(record: Record) -> ModelCardData:
+    """The card's metadata. What is not known (a licence, a language) is left out, not guessed."""
+    from huggingface_hub import ModelCardData
+
+    base, adapter = record.hub_base, record.is_adapter
+    tags = ["tunesmith", "generated_from_trainer"]
+    tags += [record.method] if adapter else []
+    tags += [f"base_model:adapter:{base}"] if base and adapter else []
+    relation = ("adapter" if adapter else "finetune") if base else None
+    return ModelCardData(
+        model_name=record.name,
+        library_name="peft" if adapter else "transformers",
+        pipeline_tag=record.recipe.task.kind,
+        base_model=base,
+        tags=tags,
+        metrics=list(dict.fromkeys(wording.metric(name).hub for name in record.judged)),
+        eval_results=_results(record),
+        base_model_relation=relation,
+    )
+
+
+def _results(record: Record) -> list[EvalResult]:
+    from huggingface_hub import EvalResult
+
+    data, task = record.recipe.data, record.recipe.task.kind
+    held = data.validation if isinstance(data.validation, str) else data.train
+    source = Path(data.test if record.split == "test" and data.test else held)
+    return [
+        EvalResult(
+            task_type=task,
+            task_name=task.replace("-", " ").capitalize(),
+            dataset_type=LOADERS.get(source.suffix.lower(), source.suffix.lower().lstrip(".") or "text"),
+            dataset_name=source.name,
+            dataset_split=record.split,
+            metric_type=wording.metric(name).hub,
+            metric_name=wording.metric(name).title,
+            metric_args=wording.metric(name).arguments or None,
+            metric_value=score["value"],
+        )
+        for name, score in record.judged.items()
+    ]
+
+
+def score_rows(record: Record) -> list[tuple[str, str, dict[str, Score]]]:
+    """Every line of the score table: (who, on which rows, scores); the judged line first."""
+    rows = [("tuned", record.split, record.judged)]
+    if "test_without_overlap" in record.scores:
+        rows.append(("tuned, without rows seen in training", "test", record.scores["test_without_overlap"]))
+    rows += [(wording.baseline(name), record.split, scores) for name, scores in record.baselines.items()]
+    if record.split != "validation":
+        rows.append(("tuned", "validation", record.scores["validation"]))
+    return rows
+
+
+def settings(record: Record) -> list[tuple[str, Any]]:
+    """Every setting that acted, by its key in the recipe; places of files are left out."""
+    recipe = record.recipe.model_dump(mode="json")
+    found: list[tuple[str, Any]] = [("seed", recipe["seed"])]
+    for section in ("task", "method", "train", "judge", "machine"):
+        found += [(f"{section}.{key}", value) for key, value in recipe[section].items()]
+    data = recipe["data"]
+    held = data["validation"] if isinstance(data["validation"], float | int) else Path(data["validation"]).name
+    found += [("data.validation", held), *((f"data.{key}", data[key]) for key in ("group", "limit", "on_bad_row"))]
+    return [(key, _shown(value)) for key, value in found]
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(str(item) for item in value) or "none"
+    return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,85 @@
+"""Which classes are found, and which are taken for one another: counted from the stored predictions."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+Z95 = 1.959963984540054
+"""The 97.5 % point of the normal distribution."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """A share and its 95 % interval; `value` is None where there is nothing to take a share of."""
+
+    value: float | None
+    low: float = 0.0
+    high: float = 1.0
+
+
+@dataclass(frozen=True)
+class ClassScore:
+    """How one class fares. `support` is the number of rows of the class, `answered` how often it was the answer."""
+
+    label: str
+    support: int
+    answered: int
+    precision: Share
+    recall: Share
+    f1: Share
+
+
+def wilson(successes: int, trials: int) -> Share:
+    """A share with its 95 % score interval.
+
+    Source: Wilson 1927, Journal of the American Statistical Association 22, 209-212.
+    """
+    if trials == 0:
+        return Share(None)
+    share, square = successes / trials, Z95 * Z95
+    middle = (share + square / (2 * trials)) / (1 + square / trials)
+    half = Z95 * math.sqrt(share * (1 - share) / trials + square / (4 * trials * trials)) / (1 + square / trials)
+    return Share(share, max(0.0, min(share, middle - half)), min(1.0, max(share, middle + half)))
+
+
+def f1_share(right: int, gold: int, answered: int) -> Share:
+    """F1 = 2J / (1 + J) rises with J = right / (gold or answered), a plain share: so J's Wilson interval carries over.
+    The denominator is taken as fixed."""
+    jaccard = wilson(right, gold + answered - right)
+    if jaccard.value is None:
+        return Share(None)
+    return Share(*(2 * j / (1 + j) for j in (jaccard.value, jaccard.low, jaccard.high)))
+
+
+def class_scores(predictions: Sequence[dict[str, Any]]) -> list[ClassScore]:
+    """One score for each class that occurs in gold or answers, worst F1 first."""
+    golds = Counter(row["gold"] for row in predictions)
+    answers = Counter(row["answer"] for row in predictions)
+    right = Counter(row["gold"] for row in predictions if row["gold"] == row["answer"])
+    scores = [
+        ClassScore(
+            label,
+            golds[label],
+            answers[label],
+            wilson(right[label], answers[label]),
+            wilson(right[label], golds[label]),
+            f1_share(right[label], golds[label], answers[label]),
+        )
+        for label in golds.keys() | answers.keys()
+    ]
+    return sorted(scores, key=lambda score: (score.f1.value or 0.0, -score.support, score.label))
+
+
+def confusions(predictions: Sequence[dict[str, Any]]) -> Counter[tuple[str, str]]:
+    """How often each (gold, answer) occurs."""
+    return Counter((row["gold"], row["answer"]) for row in predictions)
+
+
+def top_confusions(counts: Counter[tuple[str, str]], most: int) -> list[tuple[str, str, int]]:
+    """The commonest mistakes: (gold, answer, rows), most frequent first."""
+    wrong = ((gold, answer, rows) for (gold, answer), rows in counts.items() if gold != answer)
+    return sorted(wrong, key=lambda item: (-item[2], item[0], item[1]))[:most]

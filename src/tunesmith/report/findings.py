@@ -1,0 +1,250 @@
+"""What a reader must know before anything else: the verdict in plain words, and the findings that matter most."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from tunesmith.report import wording
+from tunesmith.report.classes import class_scores
+from tunesmith.report.record import Record, without_folders
+
+CLEAR_RISE = 0.05
+"""Validation loss this share above its minimum is a rise, not noise."""
+CLEAR_FALL = 0.02
+"""Training loss that fell by less than this share has not learned."""
+SHOWN = 5
+INTERVAL = "95\N{NO-BREAK SPACE}% interval"
+
+BAD, WARN, INFO = "bad", "warn", "info"
+_ORDER = (BAD, WARN, INFO)
+
+TITLES = {
+    "bad-rows": "Bad rows were left out",
+    "rare-class": "Some classes have very few rows",
+    "unknown-label": "Labels that training never showed",
+    "truncated": "Long rows lost their ends",
+    "rate-unusual": "An unusual learning rate",
+    "few-rows": "Few rows to learn from",
+    "no-tokens": "Rows without words",
+    "column-alias": "How columns were read",
+    "some-rows": "Number of rows",
+    "many-rows": "Number of rows",
+}
+SAID_ELSEWHERE = ("no-test", "test-in-train")
+"""Codes of check.json that have a finding of their own, with what came of them."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    level: str
+    title: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Headline:
+    """`tone` is "good", "bad" or "open"; `badge` the verdict in three words at most."""
+
+    tone: str
+    badge: str
+    title: str
+    lead: str
+
+
+@dataclass(frozen=True)
+class Overfitting:
+    """Where validation loss was lowest and how far it rose, while training loss fell on."""
+
+    step: int
+    low: float
+    high: float
+    train_before: float
+    train_after: float
+
+    def sentence(self) -> str:
+        return (
+            f"After step {self.step:,} the validation loss rose from {self.low:.3f} to {self.high:.3f} "
+            f"({self.high / self.low - 1:+.0%}) while the training loss fell on from {self.train_before:.3f} "
+            f"to {self.train_after:.3f}: the model went on to learn its training rows by heart."
+        )
+
+
+def headline(record: Record) -> Headline:
+    """The verdict for a reader who knows no machine learning."""
+    verdict, gain = record.verdict, record.verdict["gain"]
+    if verdict["ship"] is None or gain is None:
+        title = "Nobody can say yet whether fine-tuning was worth it"
+        return Headline("open", "No verdict", title, f"{_own_score(record)} {_no_comparison(record)}")
+    said = f"{_own_score(record)} {_against(record)}"
+    if verdict["ship"] and record.split != "test":
+        title = "It looks worth using, but no test set confirms it"
+        return Headline("good", "Use with care", title, said)
+    if verdict["ship"]:
+        return Headline("good", "Use it", "Fine-tuning was worth it", said)
+    floor = record.recipe.judge.min_gain
+    if gain["low"] > floor:
+        title = "It is better, but something else speaks against using it"
+    elif gain["high"] <= 0:
+        title = "A simple method does just as well or better"
+    elif gain["high"] <= floor:
+        title = "It gains less than was asked for"
+    else:
+        title = "The gain may be mere chance"
+    return Headline("bad", "Do not use it", title, said)
+
+
+def _rows(record: Record) -> str:
+    return (
+        f"{wording.count(record.judged_rows, 'row')} that it had never seen"
+        if record.split == "test"
+        else (f"{wording.count(record.judged_rows, 'validation row')}")
+    )
+
+
+def _own_score(record: Record) -> str:
+    mine = record.judged[record.primary]
+    if record.primary == "accuracy":
+        return (
+            f"Of {_rows(record)} the tuned model answers {wording.share(mine['value'])} right "
+            f"({INTERVAL} {wording.share(mine['low'])} to {wording.share(mine['high'])})."
+        )
+    kind = wording.metric(record.primary)
+    return f"On {_rows(record)} the tuned model's {kind.title} ({kind.meaning}) is {wording.scored(mine)}."
+
+
+def _no_comparison(record: Record) -> str:
+    reason = record.verdict["why"][0] if record.verdict["why"] else "there is nothing to compare with"
+    return f"That figure alone does not say whether a far simpler method would do as well: {reason}."
+
+
+def _against(record: Record) -> str:
+    over, gain = record.verdict["over"], record.verdict["gain"]
+    theirs = record.baselines[over][record.primary]["value"]
+    name = f"The best of the simple methods ({wording.baseline(over)})"
+    if record.primary == "accuracy":
+        difference = f"{wording.points(gain['value'])} percentage points"
+        between = f"{wording.points(gain['low'])} to {wording.points(gain['high'])}"
+        return f"{name} answers {wording.share(theirs)} right. The difference is {difference} ({INTERVAL} {between})."
+    between = f"{wording.signed(gain['low'])} to {wording.signed(gain['high'])}"
+    return (
+        f"{name} reaches {wording.exact(theirs)}. "
+        f"The difference is {wording.signed(gain['value'])} ({INTERVAL} {between})."
+    )
+
+
+def find_all(record: Record) -> list[Finding]:
+    """Every finding, gravest first; the first screen shows the first few."""
+    found = [
+        *_on_leaks(record),
+        *_on_verdict(record),
+        *_on_learning(record),
+        *_on_classes(record),
+        *_on_refit(record),
+        *_on_notes(record),
+        *_on_the_end(record),
+        *(Finding(INFO, "During training", wording.sentence(text)) for text in record.manifest.get("warnings", [])),
+    ]
+    return sorted(found, key=lambda finding: _ORDER.index(finding.level))
+
+
+def _on_leaks(record: Record) -> Iterator[Finding]:
+    leaked = record.data.get("leaked", 0)
+    if leaked:
+        text = f"{leaked:,} of {record.judged_rows:,} test rows also stand among the training rows."
+        clean = record.scores.get("test_without_overlap", {}).get(record.primary)
+        if clean:
+            text += f" Without them the {wording.metric(record.primary).title} is {wording.scored(clean)}."
+        yield Finding(WARN, "Test rows were seen in training", text)
+
+
+def _on_verdict(record: Record) -> Iterator[Finding]:
+    """The reasons after the first: that one is the comparison, which the headline tells."""
+    for reason in record.verdict["why"][1:]:
+        title = "Judged without a test set" if "no test set" in reason else "What else speaks for caution"
+        title = "Few rows were judged" if "rows were judged" in reason else title
+        yield Finding(WARN, title, wording.sentence(reason))
+
+
+def find_overfitting(record: Record) -> Overfitting | None:
+    """Validation loss clearly above its minimum at the end, while training loss fell on from there."""
+    losses = [(row["step"], row["loss"]) for row in record.evaluations if row["phase"] == "fit" and row["loss"]]
+    if len(losses) < 2:
+        return None
+    (step, low), (last, high) = min(losses, key=lambda item: item[1]), losses[-1]
+    if high < low * (1 + CLEAR_RISE):
+        return None
+    span = min(after[0] - before[0] for before, after in pairwise(losses))
+    before, after = _training_loss(record, step, span), _training_loss(record, last, span)
+    return Overfitting(step, low, high, before, after) if after < before else None
+
+
+def _training_loss(record: Record, step: int, span: int) -> float:
+    """Mean training loss of the `span` steps up to `step`."""
+    losses = [row["loss"] for row in record.phase("fit") if step - span < row["step"] <= step]
+    return sum(losses) / len(losses) if losses else float("nan")
+
+
+def _on_learning(record: Record) -> Iterator[Finding]:
+    over = find_overfitting(record)
+    if over:
+        best = record.manifest["best_step"]
+        kept = f" The kept weights are those of step {best:,}, chosen by {wording.in_prose(record.primary)}."
+        yield Finding(WARN, "Overfitting", over.sentence() + kept)
+    losses = [row["loss"] for row in record.phase("fit")]
+    part = max(1, len(losses) // 10)
+    if len(losses) >= 10:
+        first, last = sum(losses[:part]) / part, sum(losses[-part:]) / part
+        if last > first * (1 - CLEAR_FALL):
+            text = (
+                f"The training loss went from {first:.3f} to {last:.3f}: the learning rate may be too low or too high"
+            )
+            yield Finding(
+                BAD, "The model has hardly learned", f"{text}, the labels may be noise, or the steps too few."
+            )
+
+
+def _on_classes(record: Record) -> Iterator[Finding]:
+    if not record.classifies:
+        return
+    lost = [score.label for score in class_scores(record.predictions) if score.support and not score.recall.value]
+    if lost:
+        many = len({row["gold"] for row in record.predictions})
+        named = f"{', '.join(lost[:5])}{' and others' if len(lost) > 5 else ''}"
+        text = f"{len(lost)} of {many} classes were not answered right in a single row: {named}."
+        yield Finding(BAD, "Classes that are never found", text)
+
+
+def _on_refit(record: Record) -> Iterator[Finding]:
+    if record.recipe.train.refit and record.split != "test":
+        text = "The kept model was trained once more on train + validation. The scores here are of the model before"
+        yield Finding(
+            WARN, "The kept model itself is not scored", f"{text} that; only a test set could score this one."
+        )
+
+
+def _on_notes(record: Record) -> Iterator[Finding]:
+    for note in record.notes:
+        if note["code"] not in SAID_ELSEWHERE:
+            title = TITLES.get(note["code"], note["code"].replace("-", " ").capitalize())
+            level = INFO if note["level"] == "info" else WARN
+            yield Finding(level, title, note_text(note))
+
+
+def note_text(note: dict[str, Any]) -> str:
+    """A note of check.json as sentences, with its remedy and its source."""
+    text = wording.sentence(without_folders(note["message"]))
+    remedy = f" Remedy: {without_folders(note['remedy'])}." if note["remedy"] else ""
+    return f"{text}{remedy}" + (f" ({note['source']})" if note["source"] else "")
+
+
+def _on_the_end(record: Record) -> Iterator[Finding]:
+    ended, best = str(record.manifest.get("ended", "")), record.manifest["best_step"]
+    if ended.startswith("early stopping"):
+        text = f"It ended after {record.last_step:,} of {record.manifest['steps']:,} steps ({ended})."
+        yield Finding(INFO, "Training stopped early", f"{text} The kept weights are those of step {best:,}.")
+    elif best == record.last_step and len(record.evaluations) > 1 and not find_overfitting(record):
+        text = f"The last evaluation (step {best:,}) was the best: more epochs may bring more."
+        yield Finding(INFO, "It was still getting better", text)

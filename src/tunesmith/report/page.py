@@ -1,0 +1,209 @@
+"""report.html: one file for people. No script, nothing fetched, prints, opens offline for ever."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tunesmith.report import wording
+from tunesmith.report.card import score_rows, settings
+from tunesmith.report.classes import ClassScore, Share, class_scores, confusions, top_confusions
+from tunesmith.report.findings import SHOWN, find_all, find_overfitting, headline, note_text
+from tunesmith.report.plots import Chart, draw_curves, draw_lengths
+from tunesmith.report.record import Record, Score, without_folders
+from tunesmith.report.rendering import render
+
+MOST_CELLS = 20
+"""Up to this many classes the whole confusion matrix is shown, above it the commonest mistakes."""
+MOST_PAIRS = 25
+MOST_TOKENS = 160
+MOST_LETTERS = 600
+
+
+@dataclass(frozen=True)
+class Rail:
+    """A score on a line: where its interval begins, how long it is, where the estimate stands; all in percent."""
+
+    left: float
+    width: float
+    dot: float
+
+
+@dataclass(frozen=True)
+class ScoreLine:
+    who: str
+    rows: str
+    score: Score
+    rail: Rail
+    is_judged: bool
+
+
+@dataclass(frozen=True)
+class ScoreTable:
+    """One metric: every score of it on one scale from `low` to `high`."""
+
+    title: str
+    meaning: str
+    low: float
+    high: float
+    lines: list[ScoreLine]
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """The confusion matrix. `cells` holds (rows, share of the gold class) for each answer, by gold class."""
+
+    labels: list[str]
+    cells: list[list[tuple[int, float]]]
+
+
+def make_page(record: Record) -> str:
+    """The whole page as text."""
+    overfitting = find_overfitting(record)
+    findings = find_all(record)
+    scores = class_scores(record.predictions) if record.classifies else []
+    counts = confusions(record.predictions) if record.classifies else Counter()
+    return render(
+        "page.html",
+        record=record,
+        verdict=headline(record),
+        findings=findings[:SHOWN],
+        more_findings=findings[SHOWN:],
+        figures=list(_figures(record)),
+        tables=[_score_table(record, name) for name in record.judged],
+        curves=draw_curves(record, overfitting),
+        lengths=_lengths(record),
+        classes=scores,
+        matrix=_matrix(counts, scores),
+        pairs=top_confusions(counts, MOST_PAIRS),
+        supports={score.label: score.support for score in scores},
+        errors=[{**row, "text": _clipped(row["text"])} for row in record.data.get("worst_errors", [])],
+        wrong=sum(row["answer"] != row["gold"] for row in record.predictions),
+        balance=_balance(record),
+        batch=[_first_row(row) for row in record.data["first_batch"]],
+        cost=list(_cost(record)),
+        settings=settings(record),
+        method=wording.method(record.recipe),
+        metric=wording.metric(record.primary),
+        baseline=wording.baseline,
+        place=_place,
+        note_text=note_text,
+        percent=_percent,
+        most_tokens=MOST_TOKENS,
+    )
+
+
+def _figures(record: Record) -> Iterator[tuple[str, str, float | None, str]]:
+    """The big numbers of the first screen: (name, as shown, exact value, what stands below it)."""
+    name, mine, gain = wording.metric(record.primary).title, record.judged[record.primary], record.verdict["gain"]
+    yield f"{name}, tuned", wording.exact(mine["value"]), mine["value"], f"95 %: {wording.interval(mine)}"
+    if gain:
+        over = record.verdict["over"]
+        theirs = record.baselines[over][record.primary]
+        between = f"95 %: {wording.signed(gain['low'])} to {wording.signed(gain['high'])}"
+        yield "Best simple method", wording.exact(theirs["value"]), theirs["value"], wording.baseline(over)
+        yield "Difference", wording.signed(gain["value"]), gain["value"], between
+    rows = record.data["splits"]
+    below = f"{rows['train']['rows']:,} to train, {rows['validation']['rows']:,} to validate"
+    yield f"Rows judged ({record.split})", f"{record.judged_rows:,}", float(record.judged_rows), below
+
+
+def _score_table(record: Record, name: str) -> ScoreTable:
+    rows = [(who, split, scores[name]) for who, split, scores in score_rows(record) if name in scores]
+    bounds = [score[key] for _, _, score in rows for key in ("value", "low", "high") if score[key] is not None]
+    low, high = _scale(bounds)
+
+    def at(value: float | None) -> float:
+        return 100 * ((low if value is None else value) - low) / (high - low)
+
+    kind = wording.metric(name)
+    lines = [
+        ScoreLine(
+            who,
+            f"{split}, {record.data['splits'][split]['rows']:,}",
+            score,
+            Rail(at(score["low"]), at(score["high"]) - at(score["low"]), at(score["value"])),
+            is_judged=index == 0,
+        )
+        for index, (who, split, score) in enumerate(rows)
+    ]
+    return ScoreTable(kind.title, kind.meaning, low, high, lines)
+
+
+def _scale(values: Sequence[float]) -> tuple[float, float]:
+    """Round ends around the values: tenths of their span's power of ten, and 0 to 1 where it is most of that."""
+    low, high = min(values), max(values)
+    if low >= 0 and high <= 1 and high - low > 0.5:
+        return 0.0, 1.0
+    unit = 10 ** math.floor(math.log10(max(high - low, 1e-6)))
+    start, end = math.floor(low / unit) * unit, math.ceil(high / unit) * unit
+    return (start, end) if end > start else (start, start + unit)
+
+
+def _lengths(record: Record) -> Chart | None:
+    return draw_lengths(record) if record.data["splits"]["train"].get("lengths") else None
+
+
+def _matrix(counts: Counter[tuple[str, str]], scores: Sequence[ClassScore]) -> Matrix | None:
+    if not 2 <= len(scores) <= MOST_CELLS:
+        return None
+    labels = sorted(score.label for score in scores)
+    supports = {score.label: max(1, score.support) for score in scores}
+    cells = [[(counts[gold, answer], counts[gold, answer] / supports[gold]) for answer in labels] for gold in labels]
+    return Matrix(labels, cells)
+
+
+def _balance(record: Record) -> list[tuple[str, list[int], float]]:
+    """Each class: its rows in each split, and its share of the largest in training; largest first."""
+    splits = record.data["splits"]
+    labels = {label for split in splits.values() for label in split.get("labels", {})}
+    if not labels:
+        return []
+    train = splits["train"]["labels"]
+    largest = max(train.values(), default=1)
+    ranked = sorted(labels, key=lambda label: (-train.get(label, 0), label))
+    return [
+        (label, [split["labels"].get(label, 0) for split in splits.values()], train.get(label, 0) / largest)
+        for label in ranked
+    ]
+
+
+def _first_row(row: dict[str, Any]) -> dict[str, Any]:
+    tokens = row["tokens"]
+    hidden = max(0, len(tokens) - MOST_TOKENS)
+    return {"where": _place(row["where"]), "tokens": tokens[:MOST_TOKENS], "hidden": hidden, "label": row["label"]}
+
+
+def _cost(record: Record) -> Iterator[tuple[str, str]]:
+    """What the run cost and what an answer costs; every figure with its unit."""
+    cost, parameters = record.cost, record.manifest["parameters"]
+    yield "Training", f"{wording.duration(cost['training_seconds'])} for {wording.count(int(cost['steps']), 'step')}"
+    if "rows_per_second" in cost:
+        yield (
+            "Training rate",
+            (f"{wording.short(cost['rows_per_second'])} rows/s, {wording.short(cost['tokens_per_second'])} tokens/s"),
+        )
+    yield "Peak memory", wording.size(cost["peak_memory_bytes"])
+    trained = f"{parameters['trainable']:,} of {parameters['total']:,}"
+    yield "Parameters trained", f"{trained} ({wording.share(parameters['trainable'] / parameters['total'])})"
+    kind = "adapter, without its base" if record.is_adapter else "whole model"
+    yield "Size on disk", f"{wording.size(cost['model_bytes'])} ({kind})"
+    rows = wording.count(int(cost["latency_rows"]), "row")
+    yield "Latency of one row, median", f"{wording.short(cost['latency_p50_ms'])} ms (batch size 1, {rows} timed)"
+    yield "Latency of one row, 99th percentile", f"{wording.short(cost['latency_p99_ms'])} ms"
+    yield "Throughput in batches", f"{wording.short(cost['answers_per_second'])} rows/s"
+
+
+def _place(where: str) -> str:
+    return without_folders(where)
+
+
+def _clipped(text: str) -> str:
+    return text if len(text) <= MOST_LETTERS else f"{text[:MOST_LETTERS]} \N{HORIZONTAL ELLIPSIS}"
+
+
+def _percent(share: Share) -> str:
+    return "never answered" if share.value is None else f"{share.value:.3f}"

@@ -1,0 +1,203 @@
+"""What a paper must say about the run: one paragraph, one table, and the sources as BibTeX."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from markupsafe import Markup
+
+from tunesmith.report import wording
+from tunesmith.report.card import score_rows, settings
+from tunesmith.report.record import Record
+from tunesmith.report.rendering import render, to_markdown
+
+ADAMW = "AdamW (Loshchilov and Hutter, 2019; betas 0.9 and 0.999, epsilon 1e-8)"
+SCHEDULES = {
+    "linear": "and then fell linearly to zero",
+    "cosine": "and then fell to zero along a half cosine",
+    "constant": "and then stayed constant",
+}
+HASH_SHOWN = 12
+
+BIBTEX = {
+    "hu2022lora": """@inproceedings{hu2022lora,
+  title     = {{LoRA}: Low-Rank Adaptation of Large Language Models},
+  author    = {Hu, Edward J. and Shen, Yelong and Wallis, Phillip and Allen-Zhu, Zeyuan and Li, Yuanzhi and
+               Wang, Shean and Wang, Lu and Chen, Weizhu},
+  booktitle = {International Conference on Learning Representations},
+  year      = {2022},
+  note      = {arXiv:2106.09685 (2021)}
+}""",
+    "peft": """@misc{peft,
+  title        = {{PEFT}: State-of-the-art Parameter-Efficient Fine-Tuning methods},
+  author       = {Mangrulkar, Sourab and Gugger, Sylvain and Debut, Lysandre and Belkada, Younes and Paul, Sayak and
+                  Bossan, Benjamin},
+  howpublished = {\\url{https://github.com/huggingface/peft}},
+  year         = {2022}
+}""",
+    "loshchilov2019adamw": """@inproceedings{loshchilov2019adamw,
+  title     = {Decoupled Weight Decay Regularization},
+  author    = {Loshchilov, Ilya and Hutter, Frank},
+  booktitle = {International Conference on Learning Representations},
+  year      = {2019},
+  note      = {arXiv:1711.05101}
+}""",
+    "efron1993bootstrap": """@book{efron1993bootstrap,
+  title     = {An Introduction to the Bootstrap},
+  author    = {Efron, Bradley and Tibshirani, Robert J.},
+  publisher = {Chapman and Hall},
+  address   = {New York},
+  year      = {1993}
+}""",
+    "wolf2020transformers": """@inproceedings{wolf2020transformers,
+  title     = {Transformers: State-of-the-Art Natural Language Processing},
+  author    = {Wolf, Thomas and Debut, Lysandre and Sanh, Victor and Chaumond, Julien and Delangue, Clement and
+               Moi, Anthony and Cistac, Pierric and Rault, Tim and Louf, R{\\'e}mi and Funtowicz, Morgan and
+               Davison, Joe and Shleifer, Sam and von Platen, Patrick and Ma, Clara and Jernite, Yacine and
+               Plu, Julien and Xu, Canwen and Le Scao, Teven and Gugger, Sylvain and Drame, Mariama and
+               Lhoest, Quentin and Rush, Alexander M.},
+  booktitle = {Proceedings of the 2020 Conference on Empirical Methods in Natural Language Processing:
+               System Demonstrations},
+  pages     = {38--45},
+  year      = {2020}
+}""",
+    "pedregosa2011scikit": """@article{pedregosa2011scikit,
+  title   = {Scikit-learn: Machine Learning in {P}ython},
+  author  = {Pedregosa, F. and Varoquaux, G. and Gramfort, A. and Michel, V. and Thirion, B. and Grisel, O. and
+             Blondel, M. and Prettenhofer, P. and Weiss, R. and Dubourg, V. and Vanderplas, J. and Passos, A. and
+             Cournapeau, D. and Brucher, M. and Perrot, M. and Duchesnay, E.},
+  journal = {Journal of Machine Learning Research},
+  volume  = {12},
+  pages   = {2825--2830},
+  year    = {2011}
+}""",
+}
+
+
+def make_paper(record: Record) -> str:
+    """paper.md, ready to be pasted into a manuscript."""
+    sentences = [_on_model(record), *_on_data(record), *_on_training(record), _on_machine(record), *_on_scores(record)]
+    entries = [BIBTEX[key] for key in _sources(record)]
+    return render(
+        "paper.md",
+        name=record.name,
+        paragraph=Markup(" ").join(to_markdown(sentence) for sentence in sentences),
+        settings=settings(record),
+        scores=score_rows(record),
+        metrics=[wording.metric(name) for name in record.judged],
+        record=record,
+        bibtex=Markup("\n\n".join(entries)),  # noqa: S704 - constants of this file
+    )
+
+
+def _sources(record: Record) -> list[str]:
+    method = ["hu2022lora"] if record.method == "lora" else []
+    method += ["peft"] if record.is_adapter else []
+    baselines = ["pedregosa2011scikit"] if "tfidf" in record.baselines else []
+    return [*method, "loshchilov2019adamw", "efron1993bootstrap", "wolf2020transformers", *baselines]
+
+
+def _on_model(record: Record) -> str:
+    base, parameters = record.manifest["base"], record.manifest["parameters"]
+    digests = [f"{name} {digest[:HASH_SHOWN]}" for name, digest in base["sha256"].items()]
+    version = f"revision {base['revision']}" if base["revision"] else f"SHA-256 of the weights: {', '.join(digests)}"
+    source = " (Hu et al., 2021)" if record.method == "lora" else ""
+    libraries = f"transformers {record.manifest['versions'].get('transformers')} (Wolf et al., 2020)"
+    libraries += f" and PEFT {record.manifest['versions'].get('peft')} (Mangrulkar et al., 2022)" * record.is_adapter
+    return (
+        f"We fine-tuned {record.base_name} ({version}) for {record.recipe.task.kind} with Tunesmith "
+        f"{record.manifest['tunesmith']}, {libraries}, by {wording.method(record.recipe)}{source}; "
+        f"{parameters['trainable']:,} of {parameters['total']:,} parameters were trained."
+    )
+
+
+def _on_data(record: Record) -> list[str]:
+    splits, data = record.data["splits"], record.recipe.data
+    sizes = [f"{split['rows']:,} {name} rows" for name, split in splits.items()]
+    labels = record.manifest["labels"]
+    said = [f"The data were {wording.listing(sizes)}{f' in {len(labels)} classes' if labels else ''}."]
+    if isinstance(data.validation, str):
+        said.append("The validation rows came in a file of their own.")
+    else:
+        key = f"group (column {data.group})" if data.group else "normalised input"
+        said.append(
+            f"Validation rows were split off the training file where the hash of the {key} fell below a threshold "
+            f"of {data.validation:g}, so that equal ones never straddle; each class with at least two and none in "
+            "validation gave the one with the smallest hash."
+        )
+    if data.limit is not None:
+        said.append(f"At most {data.limit:,} rows of the training file were used, chosen by hash.")
+    if record.split == "test":
+        said.append("The test rows were not looked at until training was over.")
+    leaked, skipped = record.data.get("leaked", 0), len(record.data.get("skipped", []))
+    said += [f"{wording.count(leaked, 'test row')} also occurred in the training rows."] if leaked else []
+    said += [f"{wording.count(skipped, 'malformed row')} left out."] if skipped else []
+    cut = [f"{split['cut']:,} {name}" for name, split in splits.items() if split["cut"]]
+    said += [f"Inputs were cut at {record.data['max_length']:,} tokens ({wording.listing(cut) or 'none'} were longer)."]
+    return said
+
+
+def _on_training(record: Record) -> list[str]:
+    train, manifest = record.recipe.train, record.manifest
+    clipped = f"gradients were clipped to norm {train.max_grad_norm:g}" if train.max_grad_norm else "without clipping"
+    length = f"{train.steps:,} steps" if train.steps else f"{train.epochs:g} epochs ({manifest['steps']:,} steps)"
+    said = [
+        f"Training used {ADAMW} with a highest learning rate of {float(train.learning_rate):g} that rose linearly "
+        f"in the first {wording.share(train.warmup_ratio)} of the steps {SCHEDULES[train.lr_scheduler]}, weight decay "
+        f"{train.weight_decay:g} (not on biases and norms), batch size {train.batch_size:,} and {train.precision} "
+        f"arithmetic; {clipped}. It was set to {length} with seed {manifest['seed']}."
+    ]
+    primary, every = wording.in_prose(record.primary), train.evaluate_every
+    patience = train.early_stopping_patience
+    stopping = (
+        f"with early stopping after {patience} evaluations without gain" if patience else "without early stopping"
+    )
+    said.append(
+        f"Every {every} steps the validation rows were scored by {primary}, {stopping}; {record.last_step:,} steps "
+        f"were run and the weights of step {manifest['best_step']:,} were kept."
+    )
+    if train.refit:
+        said.append(
+            f"A new model was then trained for {manifest['best_step']:,} steps on train + validation, and kept."
+        )
+    return said
+
+
+def _on_machine(record: Record) -> str:
+    hardware, manifest = record.manifest["hardware"], record.manifest
+    machine = ", ".join(hardware["gpus"]) or f"{hardware['processor']} ({hardware['cpu_capability']})"
+    processes, threads = wording.count(manifest["processes"], "process", "processes"), manifest["threads"]
+    return (
+        f"Training took {wording.duration(record.cost['training_seconds'])} on {machine} with "
+        f"{processes} of {wording.count(threads, 'thread')} "
+        f"and torch {manifest['versions']['torch']}."
+    )
+
+
+def _on_scores(record: Record) -> list[str]:
+    rows = f"the {record.judged_rows:,} {record.split} rows"
+    mine = [f"{wording.in_prose(name)} {_bracketed(score)}" for name, score in record.judged.items()]
+    said = [
+        f"On {rows} the tuned model reached {wording.listing(mine)} (in brackets: 95 % percentile bootstrap intervals "
+        "over rows; Efron and Tibshirani, 1993)."
+    ]
+    title = wording.in_prose(record.primary)
+    theirs = [
+        f"{_bracketed(scores[record.primary])} by {wording.baseline(name)}" for name, scores in record.baselines.items()
+    ]
+    gain: Any = record.verdict["gain"]
+    if theirs and gain:
+        over = wording.baseline(record.verdict["over"])
+        between = f"({wording.signed(gain['low'])} to {wording.signed(gain['high'])})"
+        said.append(f"Baselines on the same rows reached {title} {wording.listing(theirs)}.")
+        said.append(f"The paired difference to the best ({over}) was {wording.signed(gain['value'])} {between}.")
+    if record.split != "test":
+        said.append("There was no test set: the best step was chosen on these same rows, which flatters the figures.")
+    clean = record.scores.get("test_without_overlap")
+    if clean:
+        said.append(f"Without the test rows that occur in training, {title} was {_bracketed(clean[record.primary])}.")
+    return said
+
+
+def _bracketed(score: dict[str, float]) -> str:
+    return f"{wording.exact(score['value'])} ({wording.interval(score)})"

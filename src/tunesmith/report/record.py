@@ -1,0 +1,132 @@
+"""Everything that a finished run folder says, read once. Card, paper and page are all made from this."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from tunesmith import folder as folders
+from tunesmith.folder import RunFolder
+from tunesmith.recipe import Recipe
+from tunesmith.recipe.reading import read_recipe
+
+Score = dict[str, float]
+"""{"value", "low", "high"}: the estimate and its 95 % interval."""
+
+_ABSOLUTE_PATH = re.compile(r"(?<![\w./:<])/(?:[^\s/:;,]+/)+(?=[^\s/:;,])")
+_HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+
+
+@dataclass(frozen=True)
+class Record:
+    """A run folder in memory. Field names are the folder's own file names."""
+
+    name: str
+    recipe: Recipe
+    manifest: dict[str, Any]
+    notes: list[dict[str, Any]]
+    data: dict[str, Any]
+    scores: dict[str, Any]
+    verdict: dict[str, Any]
+    audits: dict[str, Any]
+    steps: list[dict[str, Any]]
+    evaluations: list[dict[str, Any]]
+    predictions: list[dict[str, Any]]
+    looks: list[dict[str, Any]]
+
+    @property
+    def primary(self) -> str:
+        return str(self.scores["primary"])
+
+    @property
+    def split(self) -> str:
+        """The split that was judged: "test", or "validation" where there is no test."""
+        return str(self.scores["judged_on"])
+
+    @property
+    def judged(self) -> dict[str, Score]:
+        """The tuned model's scores on the judged split."""
+        return self.scores[self.split]
+
+    @property
+    def baselines(self) -> dict[str, dict[str, Score]]:
+        return self.scores["baselines"]
+
+    @property
+    def judged_rows(self) -> int:
+        return int(self.data["splits"][self.split]["rows"])
+
+    @property
+    def cost(self) -> dict[str, float]:
+        return self.audits["cost"]
+
+    @property
+    def method(self) -> str:
+        return self.recipe.method.kind
+
+    @property
+    def is_adapter(self) -> bool:
+        """Whether `model/` holds an adapter that needs its base, rather than a whole model."""
+        return any(name.startswith("adapter_model") for name in self.manifest["model_sha256"])
+
+    @property
+    def hub_base(self) -> str | None:
+        """The base's hub id without its revision, if the base came from the hub."""
+        name = str(self.manifest["base"]["reference"]).partition("@")[0]
+        from_hub = self.manifest["base"]["revision"] is not None and _HUB_NAME.fullmatch(name)
+        return name if from_hub else None
+
+    @property
+    def base_name(self) -> str:
+        """The base as a reader elsewhere can understand it: paths of this machine are cut to their last part."""
+        reference = str(self.manifest["base"]["reference"])
+        if self.hub_base or reference.startswith("package:"):
+            return reference.partition("@")[0]
+        return Path(reference).name
+
+    @property
+    def last_step(self) -> int:
+        """The last step that was trained before the best was taken."""
+        return max((row["step"] for row in self.phase("fit")), default=0)
+
+    def phase(self, name: str) -> list[dict[str, Any]]:
+        """The recorded steps of "fit" or "refit", in order."""
+        return [row for row in self.steps if row["phase"] == name]
+
+    @cached_property
+    def classifies(self) -> bool:
+        """Whether answers are classes, so that scores for each class and confusions mean something."""
+        return bool(self.manifest.get("labels")) and all(
+            isinstance(row["answer"], str) and isinstance(row["gold"], str) for row in self.predictions
+        )
+
+
+def read_record(folder: RunFolder) -> Record:
+    """Read a run folder whose scores and verdict are written.
+
+    Raises:
+        CheckpointError: one of its files is missing or damaged.
+    """
+    scores = folders.read_json(folder.scores)
+    return Record(
+        name=folder.path.absolute().name,
+        recipe=read_recipe(folder.recipe),
+        manifest=folders.read_json(folder.manifest),
+        notes=folders.read_json(folder.check),
+        data=folders.read_json(folder.data),
+        scores=scores,
+        verdict=folders.read_json(folder.verdict),
+        audits=folders.read_json(folder.audits),
+        steps=folders.lines(folder.steps),
+        evaluations=folders.lines(folder.evaluations),
+        predictions=folders.lines(folder.predictions(scores["judged_on"])),
+        looks=folders.lines(folder.looks),
+    )
+
+
+def without_folders(text: str) -> str:
+    """Text in which absolute paths are cut to their last part: a report that is passed on names no home folders."""
+    return _ABSOLUTE_PATH.sub("", text)

@@ -1,0 +1,139 @@
+"""How numbers and names are said: one way, in the card, the paper and the page."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from tunesmith.recipe import Recipe
+from tunesmith.report.record import Score
+
+MISSING = "not available"
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric's name for people, the hub's name for it, and what it means."""
+
+    title: str
+    hub: str
+    meaning: str
+    arguments: dict[str, str] = field(default_factory=dict)
+
+
+METRICS = {
+    "accuracy": Metric("Accuracy", "accuracy", "the share of rows that are answered right"),
+    "macro_f1": Metric(
+        "Macro-F1",
+        "f1",
+        "how well a class is found, averaged over all classes alike; 0 is never, 1 is always and without false alarms",
+        {"average": "macro"},
+    ),
+}
+
+BASELINES = {
+    "majority": "always the commonest class",
+    "tfidf": "TF-IDF + logistic regression",
+    "nearest-neighbours": "nearest neighbours in the frozen base",
+}
+
+METHODS = {
+    "full": "full fine-tuning (every weight moves)",
+    "head": "training of the head alone (the body is frozen)",
+    "last-layers": "fine-tuning of the last layers and the head",
+    "lora": "LoRA (low-rank updates beside frozen weights)",
+}
+
+
+def metric(name: str) -> Metric:
+    """What is known of a metric; one that is not in the table is called by its own name."""
+    return METRICS.get(name) or Metric(name.replace("_", " "), name, "as the task defines it")
+
+
+def in_prose(name: str) -> str:
+    """A metric's title inside a sentence."""
+    title = metric(name).title
+    return title[:1].lower() + title[1:]
+
+
+def baseline(name: str) -> str:
+    return BASELINES.get(name, name)
+
+
+def method(recipe: Recipe) -> str:
+    """The method with its settings, as a clause."""
+    settings = recipe.method.model_dump(mode="json")
+    kind = settings.pop("kind")
+    said = [f"{name.replace('_', ' ')} {_plain(value)}" for name, value in settings.items()]
+    return f"{METHODS.get(kind, kind)}{': ' if said else ''}{', '.join(said)}"
+
+
+def _plain(value: object) -> str:
+    return " ".join(str(item) for item in value) if isinstance(value, list) else str(value)
+
+
+def exact(value: float | None) -> str:
+    """A score, with four decimals as everywhere in the program."""
+    return MISSING if value is None else f"{value:.4f}"
+
+
+def signed(value: float) -> str:
+    return f"{value:+.4f}"
+
+
+def share(value: float) -> str:
+    return f"{100 * value:.1f}\N{NO-BREAK SPACE}%"
+
+
+def points(value: float) -> str:
+    """A difference of shares, in percentage points."""
+    return f"{100 * value:+.1f}"
+
+
+def interval(score: Score) -> str:
+    return f"{exact(score['low'])} to {exact(score['high'])}"
+
+
+def scored(score: Score) -> str:
+    return f"{exact(score['value'])} (95\N{NO-BREAK SPACE}% interval {interval(score)})"
+
+
+def short(value: float | None) -> str:
+    """A measured number where three figures are enough."""
+    return MISSING if value is None else f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def count(number: int, one: str, many: str = "") -> str:
+    """`1 row`, `1,200 rows`."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def times(number: int) -> str:
+    return {1: "once", 2: "twice"}.get(number, f"{number:,} times")
+
+
+def duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
+def size(number: float) -> str:
+    """Bytes in decimal units, as disks and downloads are sold."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if abs(number) < 1000:
+            return f"{number:.0f} {unit}" if unit == "bytes" else f"{number:.1f} {unit}"
+        number /= 1000
+    return f"{number:.1f} TB"
+
+
+def sentence(text: str) -> str:
+    """Text with a capital letter and a full stop."""
+    text = text.strip()
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
+
+
+def listing(items: list[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}" if items else ""
