@@ -46,6 +46,7 @@ def make_model(folder: Path, kind: str = "bert", dropout: float = 0.1, layers: i
             n_layers=layers,
             n_heads=4,
             dropout=dropout,
+            seq_classif_dropout=dropout,
             attention_dropout=dropout,
             max_position_embeddings=66,
         ),

@@ -137,8 +137,9 @@ def _look_through(events: Iterator[Any], located: Located, name: str) -> None:
             raise RecipeError("aliases (*name) are not allowed", _place(name, event), "write the value out")
         if getattr(event, "anchor", None):
             located.faults.append(Fault(_place(name, event), "anchors (&name) are not allowed", "remove it"))
-        if isinstance(event, NodeEvent) and getattr(event, "tag", None):
-            located.faults.append(Fault(_place(name, event), f"tags ({event.tag}) are not allowed", "remove it"))
+        tag = getattr(event, "tag", None) if isinstance(event, NodeEvent) else None
+        if tag:
+            located.faults.append(Fault(_place(name, event), f"tags ({tag}) are not allowed", "remove it"))
 
 
 def _place(name: str, item: Any) -> str:
