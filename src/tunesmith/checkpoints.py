@@ -7,6 +7,7 @@ a size and a SHA-256 for every file, is written last; the folder appears under i
 
 from __future__ import annotations
 
+import hashlib
 import re
 import shutil
 from collections.abc import Mapping
@@ -66,11 +67,13 @@ def save(
     staged = place / f"{folders.STAGING}{final.name}"
     weights, moments = weights_of(loaded), _moments_of(optimizer)
     needed = _bytes_of(weights) + _bytes_of(moments) + 100_000
-    place.mkdir(parents=True, exist_ok=True)
-    _remove_leftovers(place)
-    require_space(place, needed)
+    if _is_valid(final):  # a step has one content: to write it again could only lose it
+        return final
     try:
         with folders.disk_errors_named(final, needed):
+            place.mkdir(parents=True, exist_ok=True)
+            _remove_leftovers(place)
+            require_space(place, needed)
             staged.mkdir()
             save_file(weights, staged / WEIGHTS)
             save_file(moments, staged / MOMENTS)
@@ -90,7 +93,12 @@ def _write_manifest(staged: Path, identity: Mapping[str, Any]) -> None:
         folders.flush_file(staged / name)
         files[name] = {"bytes": (staged / name).stat().st_size, "sha256": folders.sha256(staged / name)}
     manifest = {"format": FORMAT, "files": files, "identity": dict(identity)}
-    folders.write_bytes(staged / MANIFEST, folders.to_json(manifest))
+    folders.write_bytes(staged / MANIFEST, folders.to_json({**manifest, "sha256": _seal(manifest)}))
+
+
+def _seal(manifest: Mapping[str, Any]) -> str:
+    """The manifest's own hash: what vouches for the other files must not itself change unseen."""
+    return hashlib.sha256(orjson.dumps(manifest, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
 def require_space(place: Path, needed: int) -> None:
@@ -182,22 +190,10 @@ def newest_valid(place: Path) -> tuple[Checkpoint | None, list[str]]:
 
 def read(path: Path) -> Checkpoint:
     """Check a checkpoint's files against its manifest. Raises CheckpointError naming file, expected and found."""
-    manifest = folders.read_json(path / MANIFEST)
-    if (
-        not isinstance(manifest, dict)
-        or manifest.get("format") != FORMAT
-        or set(manifest.get("files", ()))
-        != {
-            WEIGHTS,
-            MOMENTS,
-            STATE,
-        }
-    ):
-        raise CheckpointError("not a manifest of ours", where=str(path / MANIFEST))
+    manifest = _read_manifest(path / MANIFEST)
     for name, expected in manifest["files"].items():
         file = path / name
-        if file.is_symlink() or not file.is_file():
-            raise CheckpointError("missing", where=str(file))
+        _require_file(file)
         found = file.stat().st_size
         if found != expected["bytes"]:
             raise CheckpointError(f"{expected['bytes']:,} bytes expected, {found:,} found", where=str(file))
@@ -205,6 +201,28 @@ def read(path: Path) -> Checkpoint:
             raise CheckpointError("its content is not what was written (SHA-256 differs)", where=str(file))
     progress = Progress(**orjson.loads((path / STATE).read_bytes()))
     return Checkpoint(path, progress, manifest["identity"])
+
+
+def _is_valid(path: Path) -> bool:
+    try:
+        return bool(read(path))
+    except CheckpointError:
+        return False
+
+
+def _read_manifest(file: Path) -> dict[str, Any]:
+    _require_file(file)
+    manifest = folders.read_json(file)
+    if not isinstance(manifest, dict) or manifest.pop("sha256", None) != _seal(manifest):
+        raise CheckpointError("not a manifest of ours, or no longer what was written", where=str(file))
+    if manifest["format"] != FORMAT or set(manifest["files"]) != {WEIGHTS, MOMENTS, STATE}:
+        raise CheckpointError(f"a manifest of another format ({manifest['format']})", where=str(file))
+    return manifest
+
+
+def _require_file(file: Path) -> None:
+    if file.is_symlink() or not file.is_file():
+        raise CheckpointError("missing", where=str(file))
 
 
 def require_same(checkpoint: Checkpoint, identity: Mapping[str, Any]) -> None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from tunesmith.errors import ModelError
 from tunesmith.models import layers, safety
 from tunesmith.models.loaded import Loaded
 from tunesmith.models.references import Base
+
+TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
+"""Without any of these transformers makes an empty tokenizer, to which every word is unknown."""
 
 
 def load_sequence_classifier(base: Base, labels: Sequence[str], seed: int, dtype: torch.dtype) -> Loaded:
@@ -49,7 +53,10 @@ def load_tokenizer(folder: Path) -> Any:
     """The folder's own tokenizer; one without a padding token pads with its end token."""
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    if not any(file for pattern in TOKENIZER_FILES for file in folder.glob(pattern)):
+        raise ModelError("no tokenizer", str(folder), f"one of {', '.join(TOKENIZER_FILES)} should be there")
+    with safety.opening(folder):
+        tokenizer = AutoTokenizer.from_pretrained(folder)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -75,14 +82,33 @@ def _open(
     config.problem_type = "single_label_classification"
     if config.pad_token_id is None:
         config.pad_token_id = processor.pad_token_id
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), safety.opening(base.folder):
         torch.manual_seed(seed)  # whatever the weights lack (a pooler, say) is drawn from this
-        model = AutoModelForSequenceClassification.from_pretrained(
-            base.folder, config=config, dtype=dtype, use_safetensors=True, ignore_mismatched_sizes=True
+        model, info = AutoModelForSequenceClassification.from_pretrained(
+            base.folder,
+            config=config,
+            dtype=dtype,
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
         )
+    _require_body(model, info, base.folder)
     if not keep_head:
         _draw_head(model, seed)
     return model
+
+
+def _require_body(model: nn.Module, info: Mapping[str, Any], folder: Path) -> None:
+    """Only a head may be new: a body that the weights do not fill would train from noise without a word."""
+    unfilled = [*info["missing_keys"], *(item[0] for item in info["mismatched_keys"])]
+    lost = sorted(name for name in unfilled if not layers.under(name, layers.head_names(model)))
+    if lost:
+        raise ModelError(
+            f"the weights do not fit the config: {len(lost)} tensors of the body are missing or of another shape "
+            f"(the first: {', '.join(lost[:3])})",
+            str(folder),
+            "config.json and the weights must be of one model",
+        )
 
 
 def _draw_head(model: nn.Module, seed: int) -> None:

@@ -7,12 +7,13 @@ stand, and of the others only those that the architecture's own config class kno
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tunesmith.errors import ModelError
+from tunesmith.errors import ModelError, TunesmithError
 from tunesmith.folder import read_json
 
 REFUSED_KEYS = ("auto_map", "trust_remote_code", "_target_", "custom_pipelines", "custom_generate")
@@ -32,6 +33,23 @@ def check_folder(folder: Path) -> None:
                     str(file),
                     "if you trust its makers, remove the key (the architecture must then be one of transformers' own)",
                 )
+
+
+@contextlib.contextmanager
+def opening(folder: Path) -> Iterator[None]:
+    """Name the folder for whatever a library says of files that are damaged or do not belong together.
+
+    Any kind of error can come out of a hostile or torn file, so all are caught; the first line of each is kept.
+    """
+    try:
+        yield
+    except TunesmithError:
+        raise
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [""])[0]
+        raise ModelError(
+            f"cannot be opened ({type(error).__name__}: {reason})", str(folder), "fetch or save the model anew"
+        ) from error
 
 
 def _keys(value: Any, depth: int) -> Iterator[str]:
@@ -60,4 +78,5 @@ def read_config(folder: Path) -> Any:
         raise ModelError(f"unknown architecture {model_type!r}", str(folder / "config.json"))
     config_class = CONFIG_MAPPING[model_type]
     known = {item.name for item in dataclasses.fields(config_class)}
-    return config_class.from_dict({key: value for key, value in values.items() if key in known})
+    with opening(folder):
+        return config_class.from_dict({key: value for key, value in values.items() if key in known})
