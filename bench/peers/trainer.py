@@ -1,0 +1,202 @@
+"""transformers.Trainer on a text classification set, as its documentation shows it; prints one JSON object.
+
+The default row changes nothing that the documentation's example leaves alone, save what the workload fixes for
+both sides (batch, rate, schedule, decay, clip, length). `--precision`, `--sampling` give the tuned rows.
+"""
+
+import argparse
+import contextlib
+import json
+import resource
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+import transformers
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    DataCollatorWithPadding,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
+
+
+class StepClock(TrainerCallback):
+    """Note the time and CPU seconds at the start of training and at the end of every optimizer step."""
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+        self.cpu: list[float] = []
+
+    def on_train_begin(self, args, state, control, **kwargs) -> None:
+        self._note()
+
+    def on_step_end(self, args, state, control, **kwargs) -> None:
+        self._note()
+
+    def _note(self) -> None:
+        self.times.append(time.perf_counter())
+        self.cpu.append(_cpu_seconds())
+
+
+class CountingCollator:
+    """Pad as usual, and note how many rows, real tokens and places each batch has."""
+
+    def __init__(self, pad: DataCollatorWithPadding) -> None:
+        self.pad = pad
+        self.rows: list[int] = []
+        self.tokens: list[int] = []
+        self.places: list[int] = []
+
+    def __call__(self, features: list[dict]) -> dict:
+        batch = self.pad(features)
+        self.rows.append(len(features))
+        self.tokens.append(sum(len(feature["input_ids"]) for feature in features))
+        self.places.append(batch["input_ids"].numel())
+        return batch
+
+
+def main() -> None:
+    """Train, and print step times, counts, memory and (with --test) the accuracy."""
+    options = parse()
+    torch.set_num_threads(options.threads)
+    if options.precision == "medium":
+        torch.set_float32_matmul_precision("medium")
+    # The Trainer prints its own log lines to stdout, where only the answer belongs.
+    with contextlib.redirect_stdout(sys.stderr), tempfile.TemporaryDirectory() as output:
+        answer = train(options, output)
+    print(json.dumps(answer))
+
+
+def parse() -> argparse.Namespace:
+    """Read the arguments."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", required=True, help="folder of the base model")
+    parser.add_argument("--train", required=True, type=Path, help="JSON lines with text and label")
+    parser.add_argument("--test", type=Path, help="JSON lines to score after training")
+    length = parser.add_mutually_exclusive_group(required=True)
+    length.add_argument("--steps", type=int, default=-1)
+    length.add_argument("--epochs", type=float, default=1.0)
+    parser.add_argument("--precision", choices=["fp32", "bf16", "medium"], default="fp32")
+    parser.add_argument("--sampling", choices=["random", "group_by_length"], default="random")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, required=True)
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--learning-rate", type=float, default=2e-4)
+    parser.add_argument("--warmup-ratio", type=float, default=0.06)
+    parser.add_argument("--weight-decay", type=float, default=0.01)
+    parser.add_argument("--max-grad-norm", type=float, default=1.0)
+    parser.add_argument("--max-length", type=int, default=128)
+    return parser.parse_args()
+
+
+def train(options: argparse.Namespace, output: str) -> dict:
+    """Load the base, tokenise, train with the Trainer, and collect the answer."""
+    transformers.set_seed(options.seed)
+    rows = read(options.train)
+    names = sorted({row["label"] for row in rows})
+    tokenizer = AutoTokenizer.from_pretrained(options.model)
+    model = AutoModelForSequenceClassification.from_pretrained(
+        options.model,
+        num_labels=len(names),
+        id2label=dict(enumerate(names)),
+        label2id={name: i for i, name in enumerate(names)},
+    )
+    clock, collator = StepClock(), CountingCollator(DataCollatorWithPadding(tokenizer))
+    trainer = Trainer(
+        model=model,
+        args=settings(options, output),
+        train_dataset=encode(rows, names, tokenizer, options.max_length),
+        data_collator=collator,
+        processing_class=tokenizer,
+        callbacks=[clock],
+    )
+    result = trainer.train()
+    steps = len(clock.times) - 1
+    answer = {
+        "seconds": [b - a for a, b in zip(clock.times, clock.times[1:], strict=False)],
+        "cpu_seconds": [b - a for a, b in zip(clock.cpu, clock.cpu[1:], strict=False)],
+        # The data loader fetches ahead; only the batches that were trained on count.
+        "rows": collator.rows[:steps],
+        "tokens": collator.tokens[:steps],
+        "places": collator.places[:steps],
+        "train_loss": result.training_loss,
+        "trainable": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        "optimizer": type(trainer.optimizer.optimizer).__name__,
+        "fused": bool(trainer.optimizer.param_groups[0].get("fused")),
+        "decay_groups": [
+            [g["weight_decay"], sum(p.numel() for p in g["params"])] for g in trainer.optimizer.param_groups
+        ],
+        "attention": model.config._attn_implementation,
+        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+    }
+    if options.test:
+        answer["accuracy"] = accuracy(model, read(options.test), names, tokenizer, options.max_length)
+    return answer
+
+
+def settings(options: argparse.Namespace, output: str) -> TrainingArguments:
+    """Spell out what the workload fixes; all else stays at the Trainer's default (fused AdamW among it)."""
+    return TrainingArguments(
+        output_dir=output,
+        per_device_train_batch_size=options.batch_size,
+        learning_rate=options.learning_rate,
+        weight_decay=options.weight_decay,
+        max_grad_norm=options.max_grad_norm,
+        lr_scheduler_type="linear",
+        warmup_steps=options.warmup_ratio,  # below 1 it is a share of all steps
+        max_steps=options.steps,
+        num_train_epochs=options.epochs,
+        bf16=options.precision == "bf16",
+        train_sampling_strategy=options.sampling,
+        save_strategy="no",
+        eval_strategy="no",
+        report_to="none",
+        use_cpu=True,
+        seed=options.seed,
+        disable_tqdm=True,
+    )
+
+
+def encode(rows: list[dict], names: list[str], tokenizer, max_length: int) -> list[dict]:
+    """Tokenise all rows before training, as the documentation does; padding is left to the collator.
+
+    A plain list, not a `datasets` table: the Trainer takes both, and reading a list costs it less.
+    """
+    index = {name: i for i, name in enumerate(names)}
+    encoded = tokenizer([row["text"] for row in rows], truncation=True, max_length=max_length)
+    return [{**{key: encoded[key][i] for key in encoded}, "labels": index[row["label"]]} for i, row in enumerate(rows)]
+
+
+@torch.inference_mode()
+def accuracy(model, rows: list[dict], names: list[str], tokenizer, max_length: int) -> float:
+    """Score by a plain loop in file order: with length grouping the Trainer reorders what it predicts on."""
+    model.eval()
+    right = 0
+    for start in range(0, len(rows), 64):
+        part = rows[start : start + 64]
+        batch = tokenizer(
+            [r["text"] for r in part], truncation=True, max_length=max_length, padding=True, return_tensors="pt"
+        )
+        guesses = model(**batch).logits.argmax(-1).tolist()
+        right += sum(names[guess] == row["label"] for guess, row in zip(guesses, part, strict=True))
+    return right / len(rows)
+
+
+def read(path: Path) -> list[dict]:
+    """Read JSON lines."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def _cpu_seconds() -> float:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
+
+
+if __name__ == "__main__":
+    main()
