@@ -7,6 +7,8 @@
 
 from __future__ import annotations
 
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -91,3 +93,14 @@ def compare(*folders: str) -> dict[str, Any]:
     from tunesmith.compare import compare as compare_folders
 
     return compare_folders(folders)
+
+
+class _Package(ModuleType):
+    """Importing the module `tunesmith.run` must not take the place of the call `tunesmith.run(...)`."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in __all__ and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

@@ -85,13 +85,13 @@ def _train(processes: int, model: str, verb: str, subject: Any, accept: list[str
 
     if processes > 1 and not launch.is_started():
         return launch.start(processes, sys.argv[1:])
-    import tunesmith.run as story
     from tunesmith.printing import print_run
+    from tunesmith.run import is_first, resume, run
     from tunesmith.voices import choose_voice
 
     voice = choose_voice(json)
-    finished = story.run(subject, accept, voice) if verb == "run" else story.resume(subject, accept, voice)
-    if launch.is_started() and not story._is_first():
+    finished = run(subject, accept, voice) if verb == "run" else resume(subject, accept, voice)
+    if launch.is_started() and not is_first():
         return
     print_run(finished, json)
     if gate and finished.verdict["ship"] is not True:

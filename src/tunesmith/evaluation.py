@@ -33,20 +33,22 @@ def predict(
     """Answers with scores, in the order of `examples`; in the stored dtype and without dropout."""
     answers: list[tuple[str, float]] = [("", 0.0)] * len(examples)
     done = 0
-    for piece, batch in _passes(loaded, task, examples, devices):
-        for index, answer in zip(piece, task.predict(loaded, batch), strict=True):
-            answers[index] = answer
-        done += len(piece)
-        progress(done)
+    with machine_errors_named(), torch.inference_mode():
+        for piece, batch in _passes(loaded, task, examples, devices):
+            for index, answer in zip(piece, task.predict(loaded, batch), strict=True):
+                answers[index] = answer
+            done += len(piece)
+            progress(done)
     return answers
 
 
 def mean_loss(loaded: Loaded, task: Any, examples: Sequence[Example], devices: Devices) -> float | None:
     """The loss over rows that have a target, as in training but for dropout; None if no row has one."""
     total, count = 0.0, 0
-    for _, batch in _passes(loaded, task, examples, devices):
-        loss = task.loss(loaded, task.prepare(loaded, batch))
-        total, count = total + float(loss.total), count + loss.count
+    with machine_errors_named(), torch.inference_mode():
+        for _, batch in _passes(loaded, task, examples, devices):
+            loss = task.loss(loaded, task.prepare(loaded, batch))
+            total, count = total + float(loss.total), count + loss.count
     return total / count if count else None
 
 
@@ -58,10 +60,9 @@ def _passes(
     entry, loaded.entry = loaded.entry, None
     loaded.model.eval()
     try:
-        with torch.inference_mode(), machine_errors_named():
-            for piece in length_sorted([length_of(example) for example in examples], devices.micro_batch_tokens):
-                batch = task.collate([examples[i] for i in piece], loaded.processor)
-                yield piece, {name: tensor.to(devices.device) for name, tensor in batch.items()}
+        for piece in length_sorted([length_of(example) for example in examples], devices.micro_batch_tokens):
+            batch = task.collate([examples[i] for i in piece], loaded.processor)
+            yield piece, {name: tensor.to(devices.device) for name, tensor in batch.items()}
     finally:
         loaded.entry = entry
         if was_training:
@@ -70,9 +71,9 @@ def _passes(
 
 def score(measures: Mapping[str, Measure]) -> dict[str, Score]:
     """Each metric's value and 95 % percentile-bootstrap interval over rows."""
-    if not measures:
+    num_rows = len(next(iter(measures.values())).statistics) if measures else 0
+    if num_rows == 0:
         return {}
-    num_rows = len(next(iter(measures.values())).statistics)
     scores: dict[str, Score] = {}
     draws = {name: np.empty(RESAMPLES) for name in measures}
     for part, weights in _resamples(num_rows):

@@ -93,7 +93,7 @@ class Run:
         """What was written beside the weights: base, task, labels, longest input."""
         if not (self.folder.model / CARD).is_file():
             raise CheckpointError("no finished model in this folder", str(self.folder.path), "`tunesmith resume` it")
-        return folders.read_json(self.folder.model / CARD)
+        return _checked(folders.read_json(self.folder.model / CARD), self.folder.model / CARD)
 
     @cached_property
     def loaded(self) -> Loaded:
@@ -118,6 +118,23 @@ class Run:
     @property
     def _columns(self) -> Sequence[task_settings.Column]:
         return self._task.settings.columns
+
+
+def _checked(card: Any, place: Path) -> dict[str, Any]:
+    """A card whose every field is what we write; anything else is named before it is used."""
+    try:
+        good = [
+            card["task"]["kind"] in task_settings.KINDS,
+            card["method"]["kind"] in method_settings.KINDS,
+            isinstance(card["labels"], list) and len(card["labels"]) >= 2,
+            all(isinstance(text, str) for text in (*card["labels"], card["base"])),
+            all(isinstance(number, int) for number in (card["max_length"], card["seed"])),
+        ]
+    except (TypeError, KeyError):
+        good = [False]
+    if not all(good):
+        raise CheckpointError("not a card of ours", str(place), "restore the run's model folder from a copy")
+    return card
 
 
 def _as_row(text: str | tuple[str, str], number: int) -> Row:

@@ -81,6 +81,9 @@ def apply_method(method: Any, loaded: Loaded, seed: int, devices: Devices) -> No
 def longest_input(loaded: Loaded) -> int:
     """The most tokens that model and tokenizer both take."""
     positions = getattr(loaded.model.config, "max_position_embeddings", None) or UNLIMITED
+    for name, module in loaded.model.named_modules():
+        if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
+            positions -= module.padding_idx + 1  # RoBERTa counts from there
     return int(min(positions, loaded.processor.model_max_length))
 
 

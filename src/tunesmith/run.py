@@ -46,7 +46,7 @@ def run(recipe: Recipe, accept: Sequence[str] = (), voice: Voice = SILENT) -> Ru
         TunesmithError: as `errors.EXIT_CODES` lists.
     """
     folder = RunFolder(recipe.output)
-    if _is_first() and folder.exists:
+    if is_first() and folder.exists:
         raise RecipeError(
             "this folder already holds a run", str(folder.path), f"`tunesmith resume {folder.path}`, or another output"
         )
@@ -69,7 +69,7 @@ def resume(path: str | Path, accept: Sequence[str] = (), voice: Voice = SILENT) 
     return _carry_out(recipe, folder, accept, voice)
 
 
-def _is_first() -> bool:
+def is_first() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 

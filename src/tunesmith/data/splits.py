@@ -28,28 +28,43 @@ def split_rows(
     keys = [str(row.get(group)) if group else input_key(row, columns) for row in rows]
     held = {key for key in keys if hash_share(key) < share}
     if stratum is not None and share > 0:
+        held -= _last_of_each_class(rows, keys, held, stratum)
         held |= _one_of_each_class(rows, keys, held, stratum)
     train = [row for row, key in zip(rows, keys, strict=True) if key not in held]
     validation = [row for row, key in zip(rows, keys, strict=True) if key in held]
     return train, validation
 
 
-def _one_of_each_class(rows: Sequence[Row], keys: Sequence[str], held: set[str], stratum: str) -> set[str]:
+def _last_of_each_class(rows: Sequence[Row], keys: Sequence[str], held: set[str], stratum: str) -> set[str]:
+    """Of each class of two or more that the threshold holds back whole, the key with the largest hash."""
+    back: set[str] = set()
+    for mine in _keys_of_classes(rows, keys, stratum).values():
+        if len(mine) >= 2 and mine <= held - back:
+            back.add(max(mine, key=lambda key: (hash_share(key), key)))
+    return back
+
+
+def _keys_of_classes(rows: Sequence[Row], keys: Sequence[str], stratum: str) -> dict[str, set[str]]:
     keys_of: dict[str, set[str]] = defaultdict(set)
     for row, key in zip(rows, keys, strict=True):
         label = row.get(stratum)
         if isinstance(label, str):
             keys_of[label].add(key)
+    return {label: keys_of[label] for label in sorted(keys_of)}
+
+
+def _one_of_each_class(rows: Sequence[Row], keys: Sequence[str], held: set[str], stratum: str) -> set[str]:
+    keys_of = _keys_of_classes(rows, keys, stratum)
     given: set[str] = set()
-    for label in sorted(keys_of):
-        mine = keys_of[label]
+    for mine in keys_of.values():
         if len(mine) < 2 or mine & (held | given):
             continue
-        smallest = min(mine, key=lambda key: (hash_share(key), key))
-        # a group can hold several classes: never take the last one that another class has left to train on
-        others = (other for other in keys_of if smallest in keys_of[other])
-        if all(keys_of[other] - held - given - {smallest} for other in others):
-            given.add(smallest)
+        for key in sorted(mine, key=lambda key: (hash_share(key), key)):
+            # a group can hold several classes: never take the last one that another class has left to train on
+            others = (other for other in keys_of.values() if key in other)
+            if all(other - held - given - {key} for other in others):
+                given.add(key)
+                break
     return given
 
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from tunesmith.errors import ModelError
 from tunesmith.methods.contract import decay_groups
-from tunesmith.models import layers
+from tunesmith.models import layers, safety
 from tunesmith.models.loaded import Loaded
 from tunesmith.recipe.methods import Lora
 
@@ -82,6 +82,7 @@ class LoraTuning:
         base = loaded.base
         plain_folder = base.revision is None and not base.adapters
         config.base_model_name_or_path = str(base.folder) if plain_folder else base.reference.partition("@")[0]
+        config.target_modules = sorted(config.target_modules)  # a set has another order in every process
         loaded.model.save_pretrained(folder, save_embedding_layers=False)  # type: ignore[operator]
 
     def base_to_open(self, folder: Path, base: str) -> str:
@@ -91,9 +92,11 @@ class LoraTuning:
     def open(self, loaded: Loaded, folder: Path) -> Loaded:
         from peft import PeftModel
 
-        loaded.model = PeftModel.from_pretrained(
-            loaded.model, str(folder), is_trainable=True, autocast_adapter_dtype=False
-        )
+        safety.check_adapter(folder)
+        with safety.opening(folder):
+            loaded.model = PeftModel.from_pretrained(
+                loaded.model, str(folder), is_trainable=True, autocast_adapter_dtype=False
+            )
         return loaded
 
 

@@ -56,7 +56,7 @@ def load_tokenizer(folder: Path) -> Any:
     if not any(file for pattern in TOKENIZER_FILES for file in folder.glob(pattern)):
         raise ModelError("no tokenizer", str(folder), f"one of {', '.join(TOKENIZER_FILES)} should be there")
     with safety.opening(folder):
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder, config=safety.read_config(folder))
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -132,5 +132,6 @@ def _merged(model: nn.Module, base: Base) -> nn.Module:
     for adapter in base.adapters:
         from peft import PeftModel
 
-        model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
+        with safety.opening(adapter):
+            model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
     return model

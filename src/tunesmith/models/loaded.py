@@ -55,7 +55,7 @@ def as_base(loaded: Loaded) -> Iterator[nn.Module]:
     of the base, so nothing is kept in memory between calls; the trained tensors come back unchanged.
     """
     model = loaded.model
-    was_training = model.training
+    modes = {module: module.training for module in model.modules()}
     model.eval()
     disable = getattr(model, "disable_adapter", None)
     swapped: list[tuple[nn.Parameter, torch.Tensor]] = []
@@ -73,4 +73,5 @@ def as_base(loaded: Loaded) -> Iterator[nn.Module]:
     finally:
         for parameter, trained in swapped:
             parameter.data = trained
-        model.train(was_training)
+        for module, mode in modes.items():
+            module.training = mode

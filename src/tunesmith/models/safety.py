@@ -35,6 +35,16 @@ def check_folder(folder: Path) -> None:
                 )
 
 
+def check_adapter(folder: Path) -> None:
+    """Refuse an adapter folder whose JSON asks for code, or whose weights are not in safetensors."""
+    check_folder(folder)
+    config = read_json(folder / "adapter_config.json")
+    if not isinstance(config, dict) or config.get("megatron_config") is not None:
+        raise ModelError("not an adapter config that we open", str(folder / "adapter_config.json"))
+    if not (folder / "adapter_model.safetensors").is_file():
+        raise ModelError("no adapter_model.safetensors", str(folder), "weights in pickle form are not opened")
+
+
 @contextlib.contextmanager
 def opening(folder: Path) -> Iterator[None]:
     """Name the folder for whatever a library says of files that are damaged or do not belong together.
@@ -74,7 +84,7 @@ def read_config(folder: Path) -> Any:
 
     values = read_json(folder / "config.json")
     model_type = values.get("model_type") if isinstance(values, dict) else None
-    if model_type not in CONFIG_MAPPING:
+    if not isinstance(model_type, str) or model_type not in CONFIG_MAPPING:
         raise ModelError(f"unknown architecture {model_type!r}", str(folder / "config.json"))
     config_class = CONFIG_MAPPING[model_type]
     known = {item.name for item in dataclasses.fields(config_class)}

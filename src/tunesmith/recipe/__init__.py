@@ -84,7 +84,7 @@ class Recipe(Settings):
         """Paths made absolute, seen from `folder`; `model` becomes a path if such a folder exists there."""
         root = Path(folder).absolute()
         model = str(root / self.model) if (root / self.model).is_dir() else self.model
-        return self.but(model=model).with_paths(lambda path: os.path.normpath(root / path))
+        return self.but(model=model).with_paths(lambda path: os.path.normpath(root / os.path.expanduser(path)))
 
     def relative_to(self, folder: str | os.PathLike[str]) -> Self:
         """Paths written as seen from `folder`, so that recipe, data and runs can move together."""

@@ -32,8 +32,8 @@ LARGEST_RECIPE_BYTES = 1_000_000
 DEEPEST = 50
 
 KeyPath = tuple[str | int, ...]
-_NUMBER = re.compile(r"[-+]?(\d[\d_]*)(\.\d*)?([eE][-+]?\d+)?|[-+]?\.\d+([eE][-+]?\d+)?")
-_INTEGER = re.compile(r"[-+]?\d[\d_]*")
+_NUMBER = re.compile(r"[-+]?([0-9]+(_[0-9]+)*)(\.[0-9]*)?([eE][-+]?[0-9]+)?|[-+]?\.[0-9]+([eE][-+]?[0-9]+)?")
+_INTEGER = re.compile(r"[-+]?[0-9]+(_[0-9]+)*")
 
 
 @dataclass
@@ -84,9 +84,16 @@ def to_yaml(values: dict[str, Any]) -> str:
     yaml.width = 120
     yaml.default_flow_style = False
     yaml.representer.add_representer(type(None), lambda rep, _: rep.represent_scalar("tag:yaml.org,2002:null", "null"))
+    yaml.representer.add_representer(str, _represent_text)
     out = StringIO()
     yaml.dump(values, out)
     return out.getvalue()
+
+
+def _represent_text(rep: Any, text: str) -> Any:
+    """A text in quotes wherever our own reader would take it for something else."""
+    quoted = scalar(text) is not text or any(mark in text for mark in "\x85\u2028\u2029\ufeff")
+    return rep.represent_scalar("tag:yaml.org,2002:str", text, style='"' if quoted else None)
 
 
 def _text_of(path: Path) -> str:
@@ -203,6 +210,8 @@ def apply_override(located: Located, override: str) -> None:
     try:
         inner = parse_yaml(f"'{key.strip()}': {text}", where)
         faults: Sequence[Fault] = inner.faults
+        if len(inner.values) != 1:
+            faults = [*faults, Fault(where, "more than one setting", "give each its own --set")]
     except RecipeError as error:
         faults = error.faults
     if faults:
