@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import random
 from collections.abc import Iterator
@@ -22,6 +23,9 @@ PATIENCE = timedelta(minutes=30)
 
 CPU_BUDGET_TOKENS = 2048
 GPU_BUDGET_TOKENS = 16384
+
+LARGEST_KEPT_BLOCK = 32 * 2**20
+"""The most that glibc takes as its threshold (HEAP_MAX_SIZE / 2)."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +110,8 @@ def choose_devices(machine: Machine, precision: str) -> Devices:
     else:
         threads = machine.threads
     torch.set_num_threads(threads)
+    if device.type == "cpu":
+        keep_memory()
     budget = machine.micro_batch_tokens
     if budget == "auto":
         budget = CPU_BUDGET_TOKENS if device.type == "cpu" else GPU_BUDGET_TOKENS
@@ -119,6 +125,19 @@ def choose_devices(machine: Machine, precision: str) -> Devices:
         world_size=world_size,
         micro_batch_tokens=budget,
     )
+
+
+def keep_memory() -> None:
+    """Let the C library keep what a step frees for the next step (E0: no number changes).
+
+    By default it gives blocks above 128 kB back to the system at once, and every step pays for fresh, zeroed pages
+    again. glibc on Linux only; elsewhere nothing happens.
+    """
+    trim_threshold, mmap_threshold = -1, -3  # malloc.h: M_TRIM_THRESHOLD, M_MMAP_THRESHOLD
+    with contextlib.suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+        mallopt(mmap_threshold, LARGEST_KEPT_BLOCK)
+        mallopt(trim_threshold, 2**31 - 1)
 
 
 def _device(asked: str) -> torch.device:
