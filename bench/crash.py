@@ -6,7 +6,7 @@
 
 Every run goes through the public commands. A straight run is the measure: weights, scores, evaluations, predictions
 and recorded steps (all but their seconds) of each disturbed and resumed run must equal its own. Finished cases are kept
-in bench/work/crash; start the script again and it goes on where it stopped. They are made anew when the code changes.
+in bench/work/crash (as long as the code does not change): start the script again and it goes on where it stopped.
 """
 
 import argparse
@@ -39,7 +39,8 @@ machine: {{device: cpu, threads: 1}}
 """
 TEXT = """card money bank lost stolen transfer refund late wrong twice why how when where please help my the not"""
 STAGES = ("reading the data", "loading the model", "baseline majority", "training", "judging", "reporting")
-PATIENCE = 300
+PATIENCE = 600
+"""Seconds after which a process counts as hanging; a slow disk alone can hold one up for minutes."""
 
 
 @dataclass
@@ -501,10 +502,10 @@ ALONE = ("ranks",)
 
 
 def carry_out(lab: Lab, sections: list[str], many: int, jobs: int) -> dict[str, dict]:
-    """All cases of some sections, those done before taken from the notes."""
+    """All cases of some sections. Those that held before are taken from the notes; what failed is tried again."""
     notes = lab.root / "cases.jsonl"
     rows = map(json.loads, notes.read_text().splitlines()) if notes.exists() else ()
-    done = {row["case"]: row["figures"] for row in rows}
+    done = {row["case"]: row["figures"] for row in rows if row["figures"]["ok"] is not False}
     lock, results = threading.Lock(), {}
 
     def do(case: Case) -> None:

@@ -1,0 +1,70 @@
+"""What the tests share: tiny random models, a few rows, and one finished run. Nothing here needs a network."""
+
+from __future__ import annotations
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["USE_HUB_KERNELS"] = "NO"
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tiny
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Tiny models are fastest on one thread, and the bits of a sum depend on the number of threads."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def bases(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """`bases(kind, dropout=0.1, ...)`: the folder of a tiny random model, made once a session."""
+
+    @cache
+    def base(kind: str = "bert", dropout: float = 0.1, layers: int = 3, seed: int = 0) -> Path:
+        return tiny.make_model(tmp_path_factory.mktemp(kind) / "base", kind, dropout, layers, seed)
+
+    return base
+
+
+@pytest.fixture(scope="session")
+def tiny_base(bases: Callable[..., Path]) -> Path:
+    """A tiny BERT with dropout."""
+    return bases("bert")
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with train.jsonl (40 rows) and test.jsonl (21 rows), three classes."""
+    folder = tmp_path_factory.mktemp("data")
+    tiny.write_rows(folder / "train.jsonl", tiny.make_rows(40))
+    tiny.write_rows(folder / "test.jsonl", tiny.make_rows(21, seed=1))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def finished_run(tiny_base: Path, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A finished run with a test set and all baselines (full fine-tuning, 12 steps). Look, do not touch."""
+    from tunesmith.recipe import Recipe
+    from tunesmith.run import run
+
+    recipe = Recipe.model_validate(
+        {
+            "model": str(tiny_base),
+            "data": {"train": str(tiny_data / "train.jsonl"), "test": str(tiny_data / "test.jsonl")},
+            "train": {"steps": 12, "batch_size": 8, "learning_rate": 3e-3, "precision": "fp32"},
+            "machine": {"threads": 1},
+            "output": str(tmp_path_factory.mktemp("runs") / "finished"),
+        }
+    )
+    return run(recipe)

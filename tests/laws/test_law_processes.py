@@ -1,0 +1,100 @@
+"""Two processes are one: started by the command, over gloo on this machine."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+from workbench import largest_difference, recipe_of, run_tiny
+
+import tiny
+from tunesmith.errors import CheckpointError, RecipeError
+from tunesmith.folder import RunFolder, lines, read_json
+from tunesmith.recipe.reading import write_recipe
+from tunesmith.run import resume
+
+pytestmark = pytest.mark.slow
+
+COURSE: dict[str, Any] = {
+    "train": {"steps": 20, "batch_size": 7, "evaluate_every": 10, "precision": "fp64"},
+    "machine": {"micro_batch_tokens": 40},
+}
+METHODS: dict[str, Any] = {"full": "full", "lora": {"kind": "lora", "rank": 4}}
+
+Bases = Callable[..., Path]
+
+
+def command(arguments: list[str]) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE")}
+    whole = [sys.executable, "-m", "tunesmith", *arguments]
+    return subprocess.run(whole, env=environment, capture_output=True, text=True, timeout=280)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return tiny.write_rows(tmp_path / "train.jsonl", tiny.make_rows(30))
+
+
+def run_in_two(base: Path, data: Path, output: Path, **sections: Any) -> RunFolder:
+    machine = {**sections.pop("machine", COURSE["machine"]), "processes": 2}
+    recipe = recipe_of(base, data, output, machine=machine, **sections)
+    write_recipe(recipe, output.parent / f"{output.name}.yaml")
+    ended = command(["run", str(output.parent / f"{output.name}.yaml")])
+    assert ended.returncode == 0, ended.stderr
+    return RunFolder(output)
+
+
+@pytest.mark.parametrize("kind", METHODS)
+def test_two_processes_are_one(bases: Bases, data: Path, tmp_path: Path, kind: str) -> None:
+    """Twenty steps in fp64 without dropout, some with fewer pieces than ranks, then a refit: the same weights."""
+    base = bases("bert", dropout=0.0)
+    sections = {**COURSE, "method": METHODS[kind], "train": {**COURSE["train"], "refit": True}}
+    alone = run_tiny(base, data, tmp_path / "one", **sections).folder
+    both = run_in_two(base, data, tmp_path / "two", **sections)
+    assert read_json(both.manifest)["processes"] == 2
+    file = next(path.name for path in alone.model.glob("*.safetensors"))
+    one, two = load_file(alone.model / file), load_file(both.model / file)
+    assert largest_difference(one, two) <= 1e-12
+    for was, now in zip(lines(alone.steps), lines(both.steps), strict=True):
+        assert (was["phase"], was["step"], was["rows"], was["tokens"]) == (
+            now["phase"],
+            now["step"],
+            now["rows"],
+            now["tokens"],
+        )
+        assert was["loss"] == pytest.approx(now["loss"], abs=1e-12)
+        assert was["grad_norm"] == pytest.approx(now["grad_norm"], rel=1e-9)
+    assert [row["scores"] for row in lines(alone.evaluations)] == [row["scores"] for row in lines(both.evaluations)]
+    assert not both.handover.exists()
+
+
+def test_another_number_of_processes_is_refused(bases: Bases, data: Path, tmp_path: Path) -> None:
+    """A run that two processes began is not continued by one, nor the other way round; both numbers are named.
+
+    And one that two processes trained to the end, but that was cut off before it was judged, is judged by two.
+    """
+    folder = run_in_two(bases("bert"), data, tmp_path / "two", train={"steps": 4, "evaluate_every": 2})
+    whole = folder.scores.read_bytes()
+    text = folder.manifest.read_text()
+    folder.manifest.write_text(re.sub(r'"finished": "[^"]*"', '"finished": null', text))
+    recipe = folder.recipe.read_text()
+    assert "processes: 2" in recipe
+    with pytest.raises(RecipeError, match=r"machine\.processes: 2 asked for, this is the only process"):
+        resume(folder.path)
+    folder.recipe.write_text(recipe.replace("processes: 2", "processes: 1"))
+    with pytest.raises(CheckpointError, match="; processes was 2, is 1"):
+        resume(folder.path)
+    folder.recipe.write_text(recipe)
+    folder.scores.unlink()
+    for _ in range(2):
+        ended = command(["resume", str(folder.path)])
+        assert ended.returncode == 0, ended.stderr
+        assert folder.scores.read_bytes() == whole
+        folder.manifest.write_text(re.sub(r'"finished": "[^"]*"', '"finished": null', folder.manifest.read_text()))

@@ -1,0 +1,329 @@
+"""Every setting of a recipe does something: one row for each, and no setting without a row."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Union, get_args, get_origin
+
+import pytest
+import torch
+from pydantic import BaseModel
+from workbench import recipe_of, run_tiny
+
+import tiny
+from tunesmith.errors import DataError, RecipeError, TunesmithError
+from tunesmith.folder import lines, read_json
+from tunesmith.open import Run
+from tunesmith.recipe import Recipe
+
+PLAIN: dict[str, Any] = {"train": {"steps": 4, "evaluate_every": 2}}
+"""What every row changes one thing of."""
+
+
+@dataclass
+class Place:
+    """Where the rows of the table work: a base, another one, and files of rows."""
+
+    base: Path
+    other_base: Path
+    folder: Path
+
+    @property
+    def train(self) -> Path:
+        return self.folder / "train.jsonl"
+
+
+Check = Callable[[Run, Run], bool]
+
+
+@dataclass
+class Row:
+    """A change of the plain recipe, and what must be different of the run (or the error that it must end with).
+
+    Attributes:
+        change: sections to change, or a function of the place to them.
+        acts: from the run without and the run with the change to whether it acted.
+        common: what both have beside the plain recipe.
+    """
+
+    change: dict[str, Any] | Callable[[Place], dict[str, Any]]
+    acts: Check | type[TunesmithError]
+    common: dict[str, Any] | Callable[[Place], dict[str, Any]] = field(default_factory=dict)
+
+
+def manifest(*keys: str, equals: Any = None) -> Check:
+    """The manifest's value differs, and is what it should be if that is told."""
+
+    def differs(plain: Run, changed: Run) -> bool:
+        was, now = plain.manifest, changed.manifest
+        for key in keys:
+            was, now = was[key], now[key]
+        return bool(was != now and (equals is None or now == equals))
+
+    return differs
+
+
+def weights(plain: Run, changed: Run) -> bool:
+    return bool(plain.manifest["model_sha256"] != changed.manifest["model_sha256"])
+
+
+def steps(key: str, values: list[Any]) -> Check:
+    """The records of the steps are these (and were not)."""
+
+    def differs(plain: Run, changed: Run) -> bool:
+        was, now = ([row[key] for row in lines(run.folder.steps)] for run in (plain, changed))
+        return was != now and now == pytest.approx(values, rel=1e-6)
+
+    return differs
+
+
+def evaluations(values: list[int]) -> Check:
+    return lambda plain, changed: (
+        [row["step"] for row in lines(changed.folder.evaluations)]
+        == values
+        != [row["step"] for row in lines(plain.folder.evaluations)]
+    )
+
+
+def kept_steps(run: Run) -> list[str]:
+    return sorted(path.name[-1] for path in run.folder.checkpoints.iterdir())
+
+
+def rows_of(split: str) -> Check:
+    """Other rows are in this split."""
+    return manifest("data", split, "rows_sha256")
+
+
+def refuses(error: type[TunesmithError]) -> type[TunesmithError]:
+    return error
+
+
+def groups_stay_together(plain: Run, changed: Run) -> bool:
+    held = {row["gold"] for row in lines(changed.folder.predictions("validation"))}
+    return rows_of("validation")(plain, changed) and bool(held)
+
+
+LORA = {"method": {"kind": "lora", "rank": 2}}
+LAST = {"method": {"kind": "last-layers", "layers": 1}}
+ABSENT = next(name for name, here in (("cuda", torch.cuda.is_available()), ("mps", False)) if not here)
+
+TABLE: dict[str, Row] = {
+    "model": Row(lambda place: {"model": str(place.other_base)}, weights),
+    "task.text-classification.kind": Row({"task": "no-such-task"}, refuses(RecipeError)),
+    "data.train": Row(lambda place: {"data": {"train": str(place.folder / "other.jsonl")}}, rows_of("train")),
+    "data.validation": Row({"data": {"validation": 0.4}}, rows_of("validation")),
+    "data.test": Row(
+        lambda place: {"data": {"test": str(place.folder / "other.jsonl")}},
+        lambda plain, changed: changed.verdict["split"] == "test" != plain.verdict["split"],
+    ),
+    "data.columns": Row({"data": {"columns": {"text": "twin"}}}, rows_of("train")),
+    "data.group": Row({"data": {"group": "case"}}, groups_stay_together),
+    "data.on_bad_row": Row(
+        {"data": {"on_bad_row": "skip"}},
+        lambda plain, changed: len(read_json(changed.folder.data)["skipped"]) == 1,
+        common=lambda place: {"data": {"train": str(place.folder / "bad.jsonl")}},
+    ),
+    "data.limit": Row({"data": {"limit": 20}}, rows_of("train")),
+    "method.full.kind": Row({"method": "full"}, manifest("parameters", "trainable"), common={"method": "head"}),
+    "method.head.kind": Row({"method": "head"}, manifest("parameters", "trainable")),
+    "method.last-layers.kind": Row(LAST, manifest("parameters", "trainable")),
+    "method.last-layers.layers": Row({"method": {"layers": 2}}, manifest("parameters", "trainable"), common=LAST),
+    "method.lora.kind": Row(LORA, manifest("parameters", "trainable")),
+    "method.lora.rank": Row({"method": {"rank": 3}}, manifest("parameters", "trainable"), common=LORA),
+    "method.lora.alpha": Row({"method": {"alpha": 32}}, weights, common=LORA),
+    "method.lora.dropout": Row({"method": {"dropout": 0.5}}, weights, common=LORA),
+    "method.lora.target_modules": Row(
+        {"method": {"target_modules": ["query"]}}, manifest("parameters", "trainable"), common=LORA
+    ),
+    "train.epochs": Row(
+        {"train": {"epochs": 2}},
+        lambda plain, changed: (
+            lines(changed.folder.steps)[-1]["epoch"] == 2.0 != lines(plain.folder.steps)[-1]["epoch"]
+        ),
+        common={"train": {"steps": None, "epochs": 1, "early_stopping_patience": None}},
+    ),
+    "train.steps": Row({"train": {"steps": 5}}, steps("step", [1, 2, 3, 4, 5])),
+    "train.batch_size": Row({"train": {"batch_size": 5}}, steps("rows", [5, 5, 5, 5])),
+    "train.learning_rate": Row(
+        {"train": {"learning_rate": 1e-3}}, steps("learning_rate", [5e-4, 1e-3, 1e-3 * 2 / 3, 1e-3 / 3])
+    ),
+    "train.warmup_ratio": Row({"train": {"warmup_ratio": 0.5}}, steps("learning_rate", [1e-3, 2e-3, 3e-3, 1.5e-3])),
+    "train.lr_scheduler": Row(
+        {"train": {"lr_scheduler": "constant"}}, steps("learning_rate", [1.5e-3, 3e-3, 3e-3, 3e-3])
+    ),
+    "train.weight_decay": Row({"train": {"weight_decay": 0.5}}, weights),
+    "train.max_grad_norm": Row({"train": {"max_grad_norm": 0.01}}, weights),
+    "train.precision": Row({"train": {"precision": "fp64"}}, manifest("precision", equals="fp64")),
+    "train.early_stopping_patience": Row(
+        {"train": {"early_stopping_patience": 1}},
+        lambda plain, changed: (
+            changed.manifest["ended"].startswith("early stopping")
+            and len(lines(changed.folder.steps)) == 2
+            and plain.manifest["ended"] == "all steps done"
+        ),
+        common={"train": {"learning_rate": 1e-9, "evaluate_every": 1, "steps": 3}},
+    ),
+    "train.max_length": Row(
+        {"train": {"max_length": 4}},
+        lambda plain, changed: max(_tokens_a_row(changed)) <= 4 < min(_tokens_a_row(plain)),
+    ),
+    "train.evaluate_every": Row({"train": {"evaluate_every": 1}}, evaluations([1, 2, 3, 4])),
+    "train.checkpoint_every": Row(
+        {"train": {"checkpoint_every": 3}},
+        lambda plain, changed: "3" in kept_steps(changed) and "3" not in kept_steps(plain),
+    ),
+    "train.refit": Row(
+        {"train": {"refit": True}},
+        lambda plain, changed: {row["phase"] for row in lines(changed.folder.steps)} == {"fit", "refit"},
+    ),
+    "judge.primary": Row(
+        {"judge": {"primary": "macro_f1"}},
+        lambda plain, changed: (plain.scores["primary"], changed.scores["primary"]) == ("accuracy", "macro_f1"),
+    ),
+    "judge.min_gain": Row(
+        {"judge": {"min_gain": -1}},
+        lambda plain, changed: (plain.verdict["ship"], changed.verdict["ship"]) == (False, True),
+        common={"judge": {"baselines": ["majority"], "min_gain": 1}},
+    ),
+    "judge.baselines": Row(
+        {"judge": {"baselines": ["tfidf", "majority"]}},
+        lambda plain, changed: (
+            set(changed.scores["baselines"]) == {"tfidf", "majority"} and not plain.scores["baselines"]
+        ),
+    ),
+    "machine.device": Row({"machine": {"device": ABSENT}}, refuses(RecipeError)),
+    "machine.threads": Row({"machine": {"threads": 2}}, manifest("threads", equals=2)),
+    "machine.micro_batch_tokens": Row({"machine": {"micro_batch_tokens": 1}}, weights),  # dropout is on
+    "seed": Row({"seed": 1}, weights),
+    "output": Row(
+        lambda place: {"output": str(place.folder / "elsewhere")},
+        lambda plain, changed: changed.folder.path.name == "elsewhere" and changed.folder.verdict.exists(),
+    ),
+}
+
+ELSEWHERE = {"machine.processes": "test_processes_are_started"}
+"""Settings that a run in one process cannot show, and the test that does."""
+
+
+def _last_epoch(run: Run) -> float:
+    return float(lines(run.folder.steps)[-1]["epoch"])
+
+
+def _tokens_a_row(run: Run) -> list[float]:
+    return [row["tokens"] / row["rows"] for row in lines(run.folder.steps)]
+
+
+def settings_of(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[str]:
+    """Every setting that a recipe can hold, as a dotted path; settings of a kind stand under the kind's name."""
+    for name, info in model.model_fields.items():
+        pages = [part for part in _parts(info.annotation) if isinstance(part, type) and issubclass(part, BaseModel)]
+        if not pages:
+            yield ".".join((*path, name))
+        for page in pages:
+            kind = page.model_fields["kind"].default if "kind" in page.model_fields else None
+            yield from settings_of(page, (*path, name, kind) if kind else (*path, name))
+
+
+def _parts(annotation: Any) -> list[Any]:
+    if get_origin(annotation) in (Union, types.UnionType):
+        return [part for inner in get_args(annotation) for part in _parts(inner)]
+    return [annotation]
+
+
+@pytest.fixture(scope="module")
+def place(bases: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """Files of rows: train, other, and bad (its second row has no text); `twin` is a second text, `case` a group."""
+    folder = tmp_path_factory.mktemp("settings")
+    for name, seed in (("train", 0), ("other", 9)):
+        rows = tiny.make_rows(40, seed=seed)
+        rows = [{**row, "twin": f"{row['text']} please", "case": str(i // 4)} for i, row in enumerate(rows)]
+        tiny.write_rows(folder / f"{name}.jsonl", rows)
+    tiny.write_rows(folder / "bad.jsonl", [rows[0], {**rows[1], "text": None}, *rows[2:]])
+    return Place(bases("bert"), bases("bert", seed=7), folder)
+
+
+@pytest.fixture(scope="module")
+def runs(place: Place) -> Callable[[dict[str, Any]], Run]:
+    """A run of the plain recipe with sections changed; made once for each change."""
+    made: dict[str, Run] = {}
+
+    def run(sections: dict[str, Any]) -> Run:
+        key = repr(sections)
+        if key not in made:
+            output = Path(sections.get("output", place.folder / f"run-{len(made)}"))
+            rest = {name: value for name, value in sections.items() if name != "output"}
+            base = Path(str(rest.pop("model", place.base)))
+            made[key] = run_tiny(base, place.train, output, **rest)
+        return made[key]
+
+    return run
+
+
+def joined(*changes: dict[str, Any]) -> dict[str, Any]:
+    """Sections of several changes, the later over the earlier, setting by setting."""
+    whole: dict[str, Any] = {}
+    for change in changes:
+        for name, value in change.items():
+            both = isinstance(value, dict) and isinstance(whole.get(name), dict)
+            whole[name] = {**whole[name], **value} if both else value
+    return whole
+
+
+def test_every_setting_has_a_row() -> None:
+    """A setting enters the schema with a row here, or not at all."""
+    assert sorted(settings_of(Recipe)) == sorted({*TABLE, *ELSEWHERE})
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_setting_acts(name: str, place: Place, runs: Callable[[dict[str, Any]], Run]) -> None:
+    """With the setting changed and all else equal, the run is different in the way the setting says."""
+    row = TABLE[name]
+    common = row.common(place) if callable(row.common) else row.common
+    change = row.change(place) if callable(row.change) else row.change
+    if isinstance(row.acts, type):
+        with pytest.raises((row.acts, ValueError)):
+            runs(joined(PLAIN, common, change))
+        return
+    if name == "data.on_bad_row":
+        with pytest.raises(DataError, match="1 bad rows"):
+            runs(joined(PLAIN, common))
+        assert row.acts(runs(PLAIN), runs(joined(PLAIN, common, change)))
+        return
+    assert row.acts(runs(joined(PLAIN, common)), runs(joined(PLAIN, common, change)))
+
+
+def test_a_group_never_straddles_in_a_run(place: Place) -> None:
+    """`data.group` in a whole run: no case is in both splits."""
+    from tunesmith.data.loading import load_splits
+
+    recipe = recipe_of(place.base, place.train, place.folder / "x", data={"group": "case"})
+    splits = load_splits(recipe.data, recipe.task.columns)
+    assert not {row["case"] for row in splits.train} & {row["case"] for row in splits.validation}
+
+
+def test_processes_are_started(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command starts as many processes as the recipe says (that two equal one is a law of its own)."""
+    from tunesmith import cli, launch
+
+    started: list[int] = []
+    monkeypatch.setattr(launch, "start", lambda processes, arguments: started.append(processes) or 0)
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    from tunesmith.recipe.reading import write_recipe
+
+    file = place.folder / "two.yaml"
+    write_recipe(recipe_of(place.base, place.train, place.folder / "two", machine={"processes": 2}), file)
+    monkeypatch.setattr("sys.argv", ["tunesmith", "run", str(file)])
+    assert cli._run(debug=True) == 0
+    assert started == [2]
+
+
+def test_processes_are_not_ignored_by_the_python_call(place: Place) -> None:
+    """A recipe for two processes never trains in one without a word."""
+    recipe = recipe_of(place.base, place.train, place.folder / "alone", machine={"processes": 2})
+    from tunesmith.run import run
+
+    with pytest.raises(TunesmithError, match="processes"):
+        run(recipe)

