@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, f1_score
+from workbench import run_tiny
 
+import tiny
 from tunesmith import tasks
 from tunesmith.errors import TunesmithError
 from tunesmith.evaluation import RESAMPLES, _resamples, as_predictions, difference, score
@@ -101,3 +106,23 @@ def test_no_rows_have_no_score() -> None:
     except TunesmithError:
         return
     assert all(not np.isfinite(value["value"]) for value in measured.values()) or not measured
+
+
+def test_a_test_set_that_is_all_in_train_does_not_end_the_run(
+    bases: Callable[..., Path], tiny_data: Path, tmp_path: Path
+) -> None:
+    """Scores and report are written; what is left without the overlap is nothing, and has no score."""
+    leaked = tiny.write_rows(tmp_path / "leaked.jsonl", tiny.make_rows(40)[:9])
+    data = {"validation": str(tiny_data / "test.jsonl"), "test": str(leaked)}
+    finished = run_tiny(bases("bert"), tiny_data / "train.jsonl", tmp_path / "run", data=data, train={"steps": 2})
+    assert finished.manifest["finished"] and finished.folder.report.exists()
+    assert finished.scores["test"]["accuracy"]["value"] >= 0
+    assert not finished.scores.get("test_without_overlap")
+
+
+def test_every_baseline_takes_any_text(bases: Callable[..., Path], tmp_path: Path) -> None:
+    """Texts of one letter have no word that TF-IDF counts by default; that ends no run."""
+    rows = [{"text": "abcdefghijklmnopqrstuvwxyz"[number], "label": "xy"[number % 2]} for number in range(26)]
+    data = tiny.write_rows(tmp_path / "train.jsonl", rows)
+    finished = run_tiny(bases("bert"), data, tmp_path / "run", judge={"baselines": "auto"}, train={"steps": 2})
+    assert finished.manifest["finished"] and "majority" in finished.scores["baselines"]
