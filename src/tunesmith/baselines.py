@@ -19,6 +19,9 @@ from tunesmith.models.loaded import Loaded, as_base
 from tunesmith.tasks.contract import Example, length_of
 
 BODY_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+ANY_TOKEN = r"(?u)\w+|[^\w\s]"
+"""A word or a sign: scikit-learn's own pattern leaves out words of one letter, and some texts have no others."""
+
 NEIGHBOURS = (1, 3, 5, 10, 20)
 
 Answers = list[tuple[str, float]]
@@ -60,7 +63,7 @@ class Tfidf:
         from sklearn.linear_model import LogisticRegression
         from sklearn.pipeline import make_pipeline
 
-        words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, max_features=100_000)
+        words = TfidfVectorizer(token_pattern=ANY_TOKEN, ngram_range=(1, 2), sublinear_tf=True, max_features=100_000)
         pipeline = make_pipeline(words, LogisticRegression(C=10.0, max_iter=200, tol=1e-3))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)

@@ -95,7 +95,7 @@ def judge_run(work: Work, folder: RunFolder, baselines: Mapping[str, Baseline]) 
     scores: dict[str, Any] = {"primary": primary, "judged_on": split}
     scores |= {name: score(measures) for name, measures in tuned.items()}
     scores["baselines"] = {name: score(measures) for name, measures in theirs.items()}
-    if work.splits.leaked:
+    if 0 < len(work.splits.leaked) < len(work.splits.test):
         scores["test_without_overlap"] = score(work.task.measures(_without(folder, work.splits.leaked)))
     folders.write_json(folder.scores, scores)
     verdict = judge(primary, work.recipe.judge.min_gain, split, tuned[split], theirs)

@@ -103,6 +103,7 @@ def _lead(
     score_validation(work, folder)
     if work.recipe.train.refit:
         _refit(fit, work, folder, progress.best_step)
+    devices.wait()  # an already finished training passes nothing between processes: the others may still be reading
     shutil.rmtree(folder.handover, ignore_errors=True)
     _save_model(work, folder)
     voice.stage("judging")
@@ -212,6 +213,7 @@ def _follow(folder: RunFolder, devices: Devices, stop: StopSignal) -> None:
         apply_method(method, fit.loaded, recipe.seed, devices)
         place = folder.checkpoints / "refit"
         fit.run(Phase("refit", place, [*train, *validation], devices.agree(0), held=None))
+    devices.wait()
 
 
 def _save_model(work: Work, folder: RunFolder) -> None:
