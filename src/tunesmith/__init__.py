@@ -48,8 +48,13 @@ def _recipe(recipe: Recipe | str | None, settings: dict[str, Any]) -> Recipe:
     """A recipe from a file, from a Recipe, or from a recipe's own fields (paths as seen from the working folder)."""
     import os
 
+    from tunesmith.errors import RecipeError
     from tunesmith.recipe.reading import Located, check_recipe, read_recipe
 
+    if recipe is not None and settings:
+        raise RecipeError(
+            f"a recipe and settings beside it ({', '.join(settings)})", remedy="use recipe.but(...), or settings alone"
+        )
     if isinstance(recipe, str | os.PathLike):
         return read_recipe(recipe)
     if recipe is None:

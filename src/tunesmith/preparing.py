@@ -21,7 +21,7 @@ from tunesmith.preflight import Choice, Note
 from tunesmith.recipe import Recipe
 from tunesmith.tasks.contract import Example, length_of
 
-UNLIMITED = 10**9
+UNLIMITED = 10_000_000
 SHOWN_ROWS = 8
 
 
