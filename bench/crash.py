@@ -1,6 +1,6 @@
 """Kill it, damage it, starve it: does a resumed run end, bit for bit, where the undisturbed one does?
 
-    python -m bench.crash                    all sections, 20 kills; about ten minutes on two cores
+    python -m bench.crash                    all sections, 20 kills; about twelve minutes on two cores
     python -m bench.crash --ledger           and write the figures to bench/evidence/crash.json
     python -m bench.crash --only damage      one section (kills, stages, damage, disk, ranks, network, signals)
 

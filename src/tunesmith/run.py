@@ -120,7 +120,7 @@ def _open_folder(work: Work, folder: RunFolder, voice: Voice) -> dict[str, Any]:
     splits = work.splits.named()
     base_hashes = work.base.hashes()
     identity = manifest.identity(work.recipe, work.splits.files, base_hashes, work.devices.world_size)
-    began = folders.read_json(folder.manifest) if folder.manifest.exists() else None
+    began = folders.read_json(folder.manifest) if folder.exists else None
     if began is not None:
         was = checkpoints.Checkpoint(folder.manifest, Progress(), began["identity"])
         checkpoints.require_same(was, identity)

@@ -221,28 +221,41 @@ def test_an_interrupted_run_is_resumed_to_the_same_bytes(tunesmith: Command, rec
     assert json.loads((recipe.parent / "cut" / "manifest.json").read_text())["resumed_from"] == 4
 
 
+@pytest.mark.parametrize("has_checkpoints", [True, False])
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("was", "is_now", "said"),
     [
-        (("seed: 0", "seed: 1"), "seed was 0, is 1"),
-        (("steps: 6", "steps: 7"), "train.steps was 6, is 7"),
-        (("weight_decay: 0.01", "weight_decay: 0.02"), "train.weight_decay was 0.01, is 0.02"),
+        ("seed: 0", "seed: 1", "seed was 0, is 1"),
+        ("steps: 12", "steps: 7", "train.steps was 12, is 7"),
+        ("weight_decay: 0.01", "weight_decay: 0.02", "train.weight_decay was 0.01, is 0.02"),
     ],
 )
 def test_resume_refuses_a_changed_recipe_field_by_field(
-    tunesmith: Command, run_copy: Path, change: tuple[str, str], said: str
+    tunesmith: Command, run_copy: Path, was: str, is_now: str, said: str, has_checkpoints: bool
 ) -> None:
     unfinish(run_copy)
+    if not has_checkpoints:
+        shutil.rmtree(run_copy / "checkpoints")
     file = run_copy / "recipe.yaml"
-    changed = file.read_text().replace("steps: 12", "steps: 6") if change[0] == "steps: 6" else file.read_text()
-    before = file.read_text()
-    file.write_text(changed.replace(*change) if change[0] in changed else changed)
+    assert was in file.read_text()
+    file.write_text(file.read_text().replace(was, is_now))
     done = tunesmith("resume", run_copy)
-    assert done.code == 3
-    if change[0] in before:
-        assert said in done.err
-    else:
-        assert "train.steps was 12, is 7" in done.err
+    assert done.code == 3 and said in done.err
+    assert done.err.count(", is ") == 1, "only what changed is named"
+
+
+def test_a_run_killed_before_its_recipe_was_written_can_be_started_with_another(
+    tunesmith: Command, run_copy: Path
+) -> None:
+    """Where no recipe.yaml is, there is no run: what was left behind refuses nothing."""
+    text = (run_copy / "recipe.yaml").read_text().replace("seed: 0", "seed: 1")
+    (run_copy / "recipe.yaml").unlink()
+    shutil.rmtree(run_copy / "checkpoints")
+    file = run_copy / "other.yaml"
+    file.write_text(text)
+    done = tunesmith("run", file, "--set", f"output={run_copy}")
+    assert done.code == 0, done.err
+    assert json.loads((run_copy / "manifest.json").read_text())["seed"] == 1
 
 
 def test_resume_refuses_changed_data_and_a_changed_base(
