@@ -20,6 +20,7 @@ from tunesmith.folder import RunFolder, append, lines, write_lines
 from tunesmith.loop import Course, Step, make_optimizer, train
 from tunesmith.models.loaded import Loaded
 from tunesmith.recipe import Recipe
+from tunesmith.rewrites import rewritten
 from tunesmith.tasks.contract import Example
 
 
@@ -99,6 +100,7 @@ class Fit:
     identity: Mapping[str, Any]
     voice: Voice
     stop: StopSignal
+    rewrites: Sequence[str] = ()
     resumed_from: int = 0
     warnings: list[str] = field(default_factory=list)
 
@@ -125,11 +127,12 @@ class Fit:
             self.loaded, self.method, self.task, phase.examples, order, course, optimizer, self.devices, progress.step
         )
         try:
-            for step in steps:
-                progress.step = step.number
-                self._after_step(phase, step, progress, optimizer)
-                if progress.ended:
-                    break
+            with rewritten(self.loaded, self.rewrites):
+                for step in steps:
+                    progress.step = step.number
+                    self._after_step(phase, step, progress, optimizer)
+                    if progress.ended:
+                        break
         except NumbersError:
             self._save(phase, progress, optimizer)
             raise

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from tunesmith.data.batches import Order, cut, share_out
+from tunesmith.data.batches import Order, budget_for, cut, share_out
 from tunesmith.devices import Devices, machine_errors_named, seed_everything
 from tunesmith.errors import NumbersError
 from tunesmith.models.layers import set_training_mode
@@ -133,8 +133,9 @@ def _backward(
         loss, count and metrics, each summed over all ranks.
     """
     lengths = [length_of(example) for example in batch]
-    pieces = cut(lengths, devices.micro_batch_tokens, task.units(batch))
-    mine = share_out(pieces, lengths, devices.world_size)[devices.rank]
+    budget = budget_for(lengths, devices.micro_batch_tokens, devices.world_size)
+    pieces = cut(lengths, budget, task.units(batch), loaded.pads)
+    mine = share_out(pieces, lengths, devices.world_size, loaded.pads)[devices.rank]
     idle = not mine
     if idle:  # fewer pieces than ranks: take part in the exchange with a row that counts nothing
         mine = [pieces[0][:1]]

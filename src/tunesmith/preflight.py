@@ -77,12 +77,19 @@ def count_base_parameters(base: Base) -> int:
 
 
 def choose(
-    recipe: Recipe, splits: Splits, task: Any, base: Base, devices: Devices, longest: int
+    recipe: Recipe,
+    splits: Splits,
+    task: Any,
+    base: Base,
+    devices: Devices,
+    longest: int,
+    rewrites: tuple[list[str], str],
 ) -> tuple[Recipe, list[Choice]]:
     """Replace every `auto` by its value.
 
     Args:
         longest: the most tokens that the model takes.
+        rewrites: which fit the model, and why (see `rewrites.fitting`).
 
     Returns:
         the recipe without `auto`, and what was chosen with its reason.
@@ -98,6 +105,7 @@ def choose(
         ("train.max_length", longest, "the most that the model takes"),
         ("train.evaluate_every", steps_per_epoch, "once an epoch"),
         ("train.checkpoint_every", "evaluate_every", "at each evaluation"),
+        ("train.rewrites", *rewrites),
         ("machine.device", devices.device.type, "what is here"),
         ("machine.threads", devices.threads, "cores / processes"),
         ("machine.micro_batch_tokens", devices.micro_batch_tokens, f"suits a {devices.device.type}"),

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tunesmith import methods, preflight, tasks
+from tunesmith import methods, preflight, rewrites, tasks
 from tunesmith.data.batches import Order
 from tunesmith.data.loading import Splits, load_splits
 from tunesmith.data.rows import Row
@@ -55,7 +55,9 @@ def prepare(recipe: Recipe, devices: Devices, voice: Voice) -> Work:
     voice.stage("loading the model")
     base = find_base(recipe.model)
     loaded = task.load(base, recipe.seed, devices.stored)
-    recipe, choices = preflight.choose(recipe, splits, task, base, devices, longest_input(loaded))
+    fitting = rewrites.fitting(loaded, devices.device)
+    recipe, choices = preflight.choose(recipe, splits, task, base, devices, longest_input(loaded), fitting)
+    rewrites.require_fitting(recipe.train.rewrites, loaded)
     method = methods.build(recipe.method)
     apply_method(method, loaded, recipe.seed, devices)
     voice.stage("encoding the rows")

@@ -27,6 +27,7 @@ from tunesmith.recipe import Recipe, is_path
 from tunesmith.recipe.reading import read_recipe, write_recipe
 from tunesmith.report import manifest
 from tunesmith.report.writing import write_report
+from tunesmith.rewrites import try_out
 
 SILENT = Voice()
 
@@ -98,7 +99,8 @@ def _lead(
     record = _open_folder(work, folder, voice)
     baselines = fit_baselines(work, folder, voice)
     _hand_over(work, folder)
-    fit = Fit(work.recipe, folder, devices, work.loaded, work.method, work.task, record["identity"], voice, stop)
+    used = [trial["name"] for trial in record["rewrites"] if trial["used"]]
+    fit = Fit(work.recipe, folder, devices, work.loaded, work.method, work.task, record["identity"], voice, stop, used)
     progress = _fit_and_take_best(fit, work, folder)
     score_validation(work, folder)
     if work.recipe.train.refit:
@@ -145,7 +147,7 @@ def _open_folder(work: Work, folder: RunFolder, voice: Voice) -> dict[str, Any]:
         "threads": work.devices.threads,
         "processes": work.devices.world_size,
         "precision": work.devices.precision,
-        "rewrites": [],
+        "rewrites": began["rewrites"] if began else _try_rewrites(work, voice),
         "versions": manifest.versions(),
         "hardware": manifest.hardware(),
         "identity": identity,
@@ -164,6 +166,20 @@ def _open_folder(work: Work, folder: RunFolder, voice: Voice) -> dict[str, Any]:
         f"{parameters['trainable']:,} of {parameters['total']:,} parameters move"
     )
     return record
+
+
+def _try_rewrites(work: Work, voice: Voice) -> list[dict[str, Any]]:
+    """Which rewrites hold on this model and these rows; what does not is left out, and said."""
+    asked = work.recipe.train.rewrites
+    names = () if isinstance(asked, str) else asked
+    trials = try_out(names, work.loaded, work.task, work.examples["train"], work.devices)
+    for trial in trials:
+        if not trial.used:
+            voice.say(
+                f"train.rewrites: {trial.name} is left out: it differs from the plain path by {trial.difference:.1e} "
+                f"of the gradient, more than {trial.tolerance:.0e}"
+            )
+    return [trial.record() for trial in trials]
 
 
 def _fit_and_take_best(fit: Fit, work: Work, folder: RunFolder) -> Progress:
@@ -206,7 +222,8 @@ def _follow(folder: RunFolder, devices: Devices, stop: StopSignal) -> None:
     apply_method(method, loaded, recipe.seed, devices)
     train = take_over(folder.handover / "train.safetensors")
     validation = take_over(folder.handover / "validation.safetensors")
-    fit = Fit(recipe, folder, devices, loaded, method, task, record["identity"], SILENT, stop)
+    used = [trial["name"] for trial in record["rewrites"] if trial["used"]]
+    fit = Fit(recipe, folder, devices, loaded, method, task, record["identity"], SILENT, stop, used)
     fit.run(Phase("fit", folder.checkpoints, train, total_steps(recipe, len(train)), held=([], [])))
     if recipe.train.refit:
         fit.loaded = task.load(base, recipe.seed, devices.stored)

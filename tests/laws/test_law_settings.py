@@ -175,6 +175,7 @@ TABLE: dict[str, Row] = {
         {"train": {"checkpoint_every": 3}},
         lambda plain, changed: "3" in kept_steps(changed) and "3" not in kept_steps(plain),
     ),
+    "train.rewrites": Row({"train": {"rewrites": "off"}}, manifest("rewrites", equals=[])),
     "train.refit": Row(
         {"train": {"refit": True}},
         lambda plain, changed: {row["phase"] for row in lines(changed.folder.steps)} == {"fit", "refit"},

@@ -49,16 +49,17 @@ def _permutation(num_rows: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(num_rows)
 
 
-def cut(lengths: Sequence[int], budget: int, units: Sequence[int] | None = None) -> list[list[int]]:
+def cut(lengths: Sequence[int], budget: int, units: Sequence[int] | None = None, pads: bool = True) -> list[list[int]]:
     """Cut a batch into micro-batches that waste little on padding.
 
-    Rows are sorted by length; the cuts minimise padded tokens plus a fixed cost for each piece, with no piece over
-    `budget` padded tokens (a row that is longer alone goes alone). Exact, by dynamic programming over the cuts.
+    Rows are sorted by length; the cuts minimise tokens plus a fixed cost for each piece, with no piece over `budget`
+    tokens (a row that is longer alone goes alone). Exact, by dynamic programming over the cuts.
 
     Args:
         lengths: tokens of each row.
-        budget: the most padded tokens (rows x longest) in one piece.
+        budget: the most tokens in one piece.
         units: for each row, the unit that a cut must not split (pair, group); None: each row is its own.
+        pads: whether padding costs as much as tokens: a piece then counts rows x longest.
 
     Returns:
         Pieces of positions into `lengths`, longest piece first (so that a shortage of memory shows at once).
@@ -66,14 +67,15 @@ def cut(lengths: Sequence[int], budget: int, units: Sequence[int] | None = None)
     blocks = _blocks(lengths, units)
     longest = [max(lengths[i] for i in block) for block in blocks]
     counts = np.cumsum([0] + [len(block) for block in blocks])
+    tokens = np.cumsum([0] + [sum(lengths[i] for i in block) for block in blocks])
     best = [0.0] + [math.inf] * len(blocks)
     came = [0] * (len(blocks) + 1)
     for end in range(1, len(blocks) + 1):
         for start in range(end - 1, -1, -1):
-            padded = int(counts[end] - counts[start]) * longest[end - 1]
-            if padded > budget and start < end - 1:
+            work = int(counts[end] - counts[start]) * longest[end - 1] if pads else int(tokens[end] - tokens[start])
+            if work > budget and start < end - 1:
                 break
-            cost = best[start] + padded + PIECE_OVERHEAD_TOKENS
+            cost = best[start] + work + PIECE_OVERHEAD_TOKENS
             if cost < best[end]:
                 best[end], came[end] = cost, start
     pieces: list[list[int]] = []
@@ -103,16 +105,23 @@ def _blocks(lengths: Sequence[int], units: Sequence[int] | None) -> list[list[in
     return sorted(members.values(), key=lambda block: (max(lengths[i] for i in block), block[0]))
 
 
-def share_out(pieces: Sequence[list[int]], lengths: Sequence[int], ranks: int) -> list[list[list[int]]]:
+def budget_for(lengths: Sequence[int], budget: int, ranks: int) -> int:
+    """The most tokens in one piece, so small that there is work for every rank."""
+    return budget if ranks == 1 else min(budget, math.ceil(sum(lengths) / ranks))
+
+
+def share_out(
+    pieces: Sequence[list[int]], lengths: Sequence[int], ranks: int, pads: bool = True
+) -> list[list[list[int]]]:
     """Deal pieces to ranks, heaviest first to the least loaded, so that ranks end a step at about the same time."""
 
-    def padded(piece: list[int]) -> int:
-        return len(piece) * max(lengths[i] for i in piece)
+    def work(piece: list[int]) -> int:
+        return len(piece) * max(lengths[i] for i in piece) if pads else sum(lengths[i] for i in piece)
 
     loads = [0] * ranks
     dealt: list[list[list[int]]] = [[] for _ in range(ranks)]
-    for piece in sorted(pieces, key=padded, reverse=True):
+    for piece in sorted(pieces, key=work, reverse=True):
         rank = loads.index(min(loads))
         dealt[rank].append(piece)
-        loads[rank] += padded(piece)
+        loads[rank] += work(piece)
     return dealt

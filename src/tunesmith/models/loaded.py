@@ -25,6 +25,7 @@ class Loaded:
         base: where the weights came from.
         reload: makes the untouched base model (head included) once more, equal to the bit.
         entry: what a forward pass goes through; a wrapper for several processes sets it, else it is `model`.
+        pads: whether padding costs time in a forward pass; a rewrite may take it out.
     """
 
     model: nn.Module
@@ -34,6 +35,7 @@ class Loaded:
     base: Base
     reload: Callable[[], nn.Module]
     entry: nn.Module | None = None
+    pads: bool = True
 
     def __call__(self, **inputs: torch.Tensor) -> Any:
         return (self.entry or self.model)(**inputs)

@@ -52,5 +52,9 @@ class Train(Settings):
     checkpoint_every: PositiveInt | Auto = "auto"
     """Write a checkpoint every so many steps, besides the one at each evaluation. `auto`: at evaluations only."""
 
+    rewrites: Auto | Literal["off"] | list[Literal["flat-batch"]] = "auto"
+    """Faster ways to compute the same, checked against the plain path before the first step. `flat-batch`: no padding,
+    and the last layer only where it is read. `auto`: all that fit. `off`: the plain path."""
+
     refit: bool = False
     """After the best step is known, train once more on train + validation for that many steps, and keep that model."""
