@@ -24,9 +24,6 @@ PATIENCE = timedelta(minutes=30)
 CPU_BUDGET_TOKENS = 2048
 GPU_BUDGET_TOKENS = 16384
 
-LARGEST_KEPT_BLOCK = 32 * 2**20
-"""The most that glibc takes as its threshold (HEAP_MAX_SIZE / 2)."""
-
 
 @dataclass(frozen=True)
 class Devices:
@@ -131,12 +128,13 @@ def keep_memory() -> None:
     """Let the C library keep what a step frees for the next step (E0: no number changes).
 
     By default it gives blocks above 128 kB back to the system at once, and every step pays for fresh, zeroed pages
-    again. glibc on Linux only; elsewhere nothing happens.
+    again. The threshold of that cannot be set above 32 MB, which the gradient of an embedding table exceeds, so the
+    giving back is turned off as a whole. glibc on Linux only; elsewhere nothing happens.
     """
-    trim_threshold, mmap_threshold = -1, -3  # malloc.h: M_TRIM_THRESHOLD, M_MMAP_THRESHOLD
+    trim_threshold, most_mapped_blocks = -1, -4  # malloc.h: M_TRIM_THRESHOLD, M_MMAP_MAX
     with contextlib.suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL("libc.so.6").mallopt
-        mallopt(mmap_threshold, LARGEST_KEPT_BLOCK)
+        mallopt(most_mapped_blocks, 0)
         mallopt(trim_threshold, 2**31 - 1)
 
 
