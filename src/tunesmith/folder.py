@@ -16,7 +16,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import orjson
 
@@ -164,11 +164,21 @@ def read_json(path: Path) -> Any:
 
 
 def append(path: Path, row: dict[str, Any]) -> None:
-    """Append one JSON line; flushed to the operating system, so that only a power cut can lose it."""
+    """Append one JSON line; flushed to the operating system, so that only a power cut can lose it.
+
+    A last line that a power cut or a full disk left torn is cut off first.
+    """
     line = orjson.dumps(row, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with disk_errors_named(path, len(line)), open(path, "ab") as file:
+    with disk_errors_named(path, len(line)), open(path, "a+b") as file:
+        if file.tell() and _ends_torn(file):
+            file.truncate(path.read_bytes().rfind(b"\n") + 1)
         file.write(line)
+
+
+def _ends_torn(file: BinaryIO) -> bool:
+    file.seek(-1, os.SEEK_END)
+    return file.read(1) != b"\n"
 
 
 def write_lines(path: Path, rows: list[dict[str, Any]]) -> None:

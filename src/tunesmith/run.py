@@ -43,13 +43,17 @@ def run(recipe: Recipe, accept: Sequence[str] = (), voice: Voice = SILENT) -> Ru
     """Train, judge and report; the run folder is `recipe.output`.
 
     Raises:
-        RecipeError: the folder already holds a run.
+        RecipeError: the folder already holds a run, or what is left of one.
         TunesmithError: as `errors.EXIT_CODES` lists.
     """
     folder = RunFolder(recipe.output)
     if is_first() and folder.exists:
         raise RecipeError(
             "this folder already holds a run", str(folder.path), f"`tunesmith resume {folder.path}`, or another output"
+        )
+    if is_first() and any(folder.checkpoints.glob("*")):
+        raise RecipeError(
+            "this folder holds checkpoints of a run whose recipe is gone", str(folder.path), "choose another output"
         )
     return _carry_out(recipe, folder, accept, voice)
 

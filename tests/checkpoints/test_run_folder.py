@@ -75,8 +75,13 @@ def test_a_torn_last_line_is_left_out(tmp_path: Path) -> None:
     for cut in range(len(whole) - last, len(whole)):
         file.write_bytes(whole[:cut])
         assert [row["step"] for row in folders.lines(file)] == [0, 1, 2, 3]
+        folders.append(file, {"step": 9})
+        assert [row["step"] for row in folders.lines(file)] == [0, 1, 2, 3, 9], "the next line starts on its own"
     file.write_bytes(whole)
     assert len(folders.lines(file)) == 5
+    file.write_bytes(b'{"to')
+    folders.append(file, {"step": 0})
+    assert folders.lines(file) == [{"step": 0}]
     assert folders.lines(tmp_path / "none.jsonl") == []
 
 

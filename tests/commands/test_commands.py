@@ -247,12 +247,15 @@ def test_resume_refuses_a_changed_recipe_field_by_field(
 def test_a_run_killed_before_its_recipe_was_written_can_be_started_with_another(
     tunesmith: Command, run_copy: Path
 ) -> None:
-    """Where no recipe.yaml is, there is no run: what was left behind refuses nothing."""
+    """Where no recipe.yaml is, there is no run: what was left behind refuses nothing. But checkpoints are of some run:
+    nothing goes on from them unasked, nothing overwrites them."""
     text = (run_copy / "recipe.yaml").read_text().replace("seed: 0", "seed: 1")
     (run_copy / "recipe.yaml").unlink()
-    shutil.rmtree(run_copy / "checkpoints")
     file = run_copy / "other.yaml"
     file.write_text(text)
+    done = tunesmith("run", file, "--set", f"output={run_copy}")
+    assert done.code == 2 and "checkpoints of a run whose recipe is gone" in done.err
+    shutil.rmtree(run_copy / "checkpoints")
     done = tunesmith("run", file, "--set", f"output={run_copy}")
     assert done.code == 0, done.err
     assert json.loads((run_copy / "manifest.json").read_text())["seed"] == 1
@@ -274,6 +277,15 @@ def test_resume_refuses_changed_data_and_a_changed_base(
     shutil.copy(bases("bert", seed=5) / "model.safetensors", recipe.parent / "base" / "model.safetensors")
     done = tunesmith("resume", folder)
     assert done.code == 3 and "model.model.safetensors was" in done.err
+    shutil.copy(tiny_base / "model.safetensors", recipe.parent / "base" / "model.safetensors")
+    tokenizer = recipe.parent / "base" / "tokenizer.json"
+    tokenizer.write_text(
+        tokenizer.read_text()
+        .replace('"lowercase":true', '"lowercase":false')
+        .replace('"lowercase": true', '"lowercase": false')
+    )
+    done = tunesmith("resume", folder)
+    assert done.code == 3 and "model.tokenizer.json was" in done.err
 
 
 def unfinish(folder: Path) -> None:

@@ -297,3 +297,16 @@ def test_a_long_text_is_read_whole(tmp_path: Path) -> None:
         written(tmp_path, "a.csv", f"text,label\n{text},x\n"),
     ):
         assert read(path).rows[0]["text"] == text
+
+
+def test_a_column_may_begin_in_any_row(tmp_path: Path) -> None:
+    """JSON rows leave out what is empty: a pair's second text that the first row lacks is still read, and a first row
+    without a text is one bad row, not an end."""
+    file = written(tmp_path, "a.jsonl", line("one", "x") + line("two", "y", text_pair="more"))
+    assert [row.get("text_pair") for row in read(file).rows] == [None, "more"]
+    file = written(tmp_path, "b.jsonl", '{"label": "x"}\n' + TWO)
+    reading = read(file)
+    assert pairs(reading.rows) == [("one", "x"), ("two", "y")]
+    assert [fault.where for fault in reading.faults] == [f"{file}:1:text"]
+    with pytest.raises(DataError, match="no column 'text'"):
+        read(written(tmp_path, "c.jsonl", "{}\n{}\n"))

@@ -54,24 +54,27 @@ def read_rows(
     """
     path = Path(path)
     reading = Reading()
-    mapping: dict[str, str] | None = None
-    for raw in raw_rows(path):
+    raws = list(raw_rows(path))
+    # Any row may bring a column: JSON rows often leave out what is empty, the first row too.
+    found = list(dict.fromkeys(name for raw in raws for name in raw.values))
+    mapping: dict[str, str] = {}
+    if any(not raw.fault for raw in raws):
+        mapping, reading.notes = map_columns(found, columns, named, str(path))
+        _require(extra, found, str(path))
+    for raw in raws:
         if raw.fault:
             reading.faults.append(Fault(f"{path}:{raw.line}", raw.fault))
-            continue
-        if mapping is None:
-            mapping, reading.notes = map_columns(list(raw.values), columns, named, str(path))
-            _require(extra, raw.values, str(path))
-        _add_row(reading, raw, path, columns, mapping, extra)
+        else:
+            _add_row(reading, raw, path, columns, mapping, extra)
     if not reading.rows and not reading.faults:
         raise DataError("no rows", str(path), "is this the right file?")
     return reading
 
 
-def _require(extra: Sequence[str], values: Mapping[str, Any], where: str) -> None:
+def _require(extra: Sequence[str], found: Sequence[str], where: str) -> None:
     for name in extra:
-        if name not in values:
-            raise DataError(f"no column {name!r}", where, f"there are: {', '.join(values)}")
+        if name not in found:
+            raise DataError(f"no column {name!r}", where, f"there are: {', '.join(found)}")
 
 
 def _add_row(

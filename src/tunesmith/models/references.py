@@ -23,6 +23,12 @@ CARD = "tunesmith.json"
 
 SNAPSHOT_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "README.md", "LICENSE*")
 
+IDENTITY_FILES = (
+    "*.safetensors", "config.json", "tokenizer*.json", "tokenizer.model", "*.spm", "vocab.*", "merges.txt",
+    "special_tokens_map.json", "added_tokens.json",
+)  # fmt: skip
+"""What a base is, for a run that goes on with it."""
+
 
 @dataclass(frozen=True)
 class Base:
@@ -43,10 +49,11 @@ class Base:
     card: dict[str, Any] = field(default_factory=dict)
 
     def hashes(self) -> dict[str, str]:
-        """SHA-256 of every weights file, by name; adapters included."""
-        files = sorted(self.folder.glob("*.safetensors"))
+        """SHA-256 of every file that has a say in what the model answers: weights, config, tokenizer; adapters'
+        weights and configs included."""
+        files = [file for pattern in IDENTITY_FILES for file in sorted(self.folder.glob(pattern))]
         for adapter in self.adapters:
-            files += sorted(adapter.glob("*.safetensors"))
+            files += sorted([*adapter.glob("*.safetensors"), *adapter.glob("adapter_config.json")])
         return {os.path.relpath(file, self.folder): sha256(file) for file in files}
 
 

@@ -99,7 +99,8 @@ def _sources(record: Record) -> list[str]:
 
 def _on_model(record: Record) -> str:
     base, parameters = record.manifest["base"], record.manifest["parameters"]
-    digests = [f"{name} {digest[:HASH_SHOWN]}" for name, digest in base["sha256"].items()]
+    weights = {name: digest for name, digest in base["sha256"].items() if name.endswith(".safetensors")}
+    digests = [f"{name} {digest[:HASH_SHOWN]}" for name, digest in weights.items()]
     version = f"revision {base['revision']}" if base["revision"] else f"SHA-256 of the weights: {', '.join(digests)}"
     source = " (Hu et al., 2021)" if record.method == "lora" else ""
     libraries = f"transformers {record.manifest['versions'].get('transformers')} (Wolf et al., 2020)"
