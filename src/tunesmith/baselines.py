@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -14,6 +13,7 @@ import torch
 from tunesmith.data.batches import length_sorted
 from tunesmith.data.rows import Row
 from tunesmith.devices import Devices, machine_errors_named
+from tunesmith.evaluation import as_predictions
 from tunesmith.models import layers
 from tunesmith.models.loaded import Loaded, as_base
 from tunesmith.tasks.contract import Example, length_of
@@ -24,58 +24,64 @@ ANY_TOKEN = r"(?u)\w+|[^\w\s]"
 
 NEIGHBOURS = (1, 3, 5, 10, 20)
 
-Answers = list[tuple[str, float]]
-
 
 class Baseline(Protocol):
-    """Fitted once on the training rows; then asked for answers with scores."""
+    """Fitted once on the training rows; then asked for outputs (R, C), in the task's own terms."""
 
-    def predict(self, rows: Sequence[Row], examples: Sequence[Example]) -> Answers: ...
+    def predict(self, rows: Sequence[Row], examples: Sequence[Example]) -> np.ndarray: ...
 
 
 @dataclass
 class Majority:
-    """Always the commonest training label, scored by its share (Jurafsky and Martin: the first baseline to report)."""
+    """Always the same: the training rows' mean, and so their commonest label (Jurafsky and Martin: the first baseline
+    to report)."""
 
-    label: str
-    share: float
+    output_C: np.ndarray
 
     @classmethod
-    def fit(cls, rows: Sequence[Row]) -> Majority:
-        counts = Counter(row["label"] for row in rows)
-        label = min(counts, key=lambda name: (-counts[name], name))
-        return cls(label, counts[label] / len(rows))
+    def fit(cls, task: Any, rows: Sequence[Row]) -> Majority:
+        return cls(task.target.logits(task.target.matrix(rows).mean(axis=0, keepdims=True))[0])
 
-    def predict(self, rows: Sequence[Row], examples: Sequence[Example]) -> Answers:
-        return [(self.label, self.share)] * len(rows)
+    def predict(self, rows: Sequence[Row], examples: Sequence[Example]) -> np.ndarray:
+        return np.tile(self.output_C, (len(rows), 1))
 
 
 @dataclass
 class Tfidf:
-    """TF-IDF of words and word pairs, then logistic regression (scikit-learn)."""
+    """TF-IDF of words and word pairs, then logistic regression, one for each label where there may be several, or ridge
+    regression for a number (scikit-learn)."""
 
     pipeline: Any
+    task: Any
 
     @classmethod
-    def fit(cls, rows: Sequence[Row]) -> Tfidf:
+    def fit(cls, task: Any, rows: Sequence[Row]) -> Tfidf:
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.feature_extraction.text import TfidfVectorizer
-        from sklearn.linear_model import LogisticRegression
+        from sklearn.linear_model import LogisticRegression, Ridge
+        from sklearn.multiclass import OneVsRestClassifier
         from sklearn.pipeline import make_pipeline
 
         words = TfidfVectorizer(token_pattern=ANY_TOKEN, ngram_range=(1, 2), sublinear_tf=True, max_features=100_000)
-        pipeline = make_pipeline(words, LogisticRegression(C=10.0, max_iter=200, tol=1e-3))
+        matrix_RC, logistic = task.target.matrix(rows), LogisticRegression(C=10.0, max_iter=200, tol=1e-3)
+        learner, targets = {
+            "single_label_classification": (logistic, matrix_RC.argmax(axis=1)),
+            "multi_label_classification": (OneVsRestClassifier(logistic), matrix_RC),
+            "regression": (Ridge(alpha=1.0), matrix_RC[:, 0]),
+        }[task.target.problem_type]
+        pipeline = make_pipeline(words, learner)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
-            pipeline.fit([_text(row) for row in rows], [row["label"] for row in rows])
-        return cls(pipeline)
+            pipeline.fit([_text(row) for row in rows], targets)
+        return cls(pipeline, task)
 
-    def predict(self, rows: Sequence[Row], examples: Sequence[Example]) -> Answers:
-        if not rows:
-            return []
-        probabilities = self.pipeline.predict_proba([_text(row) for row in rows])
-        best = probabilities.argmax(axis=1)
-        return [(str(self.pipeline.classes_[b]), float(probabilities[i, b])) for i, b in enumerate(best)]
+    def predict(self, rows: Sequence[Row], examples: Sequence[Example]) -> np.ndarray:
+        texts = [_text(row) for row in rows]
+        if not texts:
+            return np.empty((0, len(self.task.labels)))
+        if self.task.target.problem_type == "regression":
+            return self.pipeline.predict(texts)[:, None]
+        return self.task.target.logits(self.pipeline.predict_proba(texts))
 
 
 def _text(row: Row) -> str:
@@ -84,50 +90,51 @@ def _text(row: Row) -> str:
 
 @dataclass
 class NearestNeighbours:
-    """A vote of the nearest training rows, weighted by cosine, in the mean-pooled space of the frozen base."""
+    """The mean of the nearest training rows, weighted by cosine, in the mean-pooled space of the frozen base."""
 
+    task: Any
     vectors: np.ndarray
-    labels: np.ndarray
-    classes: list[str]
+    matrix_RC: np.ndarray
     embed: Callable[[Sequence[Example]], np.ndarray]
     neighbours: int = 1
 
     @classmethod
     def fit(
         cls,
+        task: Any,
         rows: Sequence[Row],
         examples: Sequence[Example],
         held_rows: Sequence[Row],
         held_examples: Sequence[Example],
         embed: Callable[[Sequence[Example]], np.ndarray],
+        primary: str,
     ) -> NearestNeighbours:
-        """`held_*` is the validation split, on which the number of neighbours is chosen."""
-        classes = sorted({row["label"] for row in rows})
-        labels = np.array([classes.index(row["label"]) for row in rows])
-        fitted = cls(embed(examples), labels, classes, embed)
-        golds = [row["label"] for row in held_rows]
+        """`held_*` is the validation split, on which the number of neighbours is chosen by the primary metric."""
+        fitted = cls(task, embed(examples), task.target.matrix(rows).astype(np.float32), embed)
+        golds = [task.gold(row) for row in held_rows]
         vectors = embed(held_examples)
 
-        def right(k: int) -> int:
-            return sum(a == g for (a, _), g in zip(fitted._vote(vectors, k), golds, strict=True))
+        def value(k: int) -> float:
+            outputs = fitted._mean(vectors, k)
+            answers = task.answers(outputs, task.decide(outputs, golds))
+            return float(task.measures(as_predictions(golds, answers))[primary]())
 
-        fitted.neighbours = max((k for k in NEIGHBOURS if k <= len(rows)), key=lambda k: (right(k), -k))
+        fitted.neighbours = max((k for k in NEIGHBOURS if k <= len(rows)), key=lambda k: (value(k), -k))
         return fitted
 
-    def predict(self, rows: Sequence[Row], examples: Sequence[Example]) -> Answers:
-        return self._vote(self.embed(examples), self.neighbours)
+    def predict(self, rows: Sequence[Row], examples: Sequence[Example]) -> np.ndarray:
+        return self._mean(self.embed(examples), self.neighbours)
 
-    def _vote(self, vectors: np.ndarray, k: int) -> Answers:
-        answers: Answers = []
+    def _mean(self, vectors: np.ndarray, k: int) -> np.ndarray:
+        """(R, C) outputs: the weighted mean of the k nearest rows' targets."""
+        means = [np.empty((0, self.matrix_RC.shape[1]))]
         for start in range(0, len(vectors), 512):
             similarity = vectors[start : start + 512] @ self.vectors.T
             near = np.argpartition(-similarity, k - 1, axis=1)[:, :k]
-            for row, members in enumerate(near):
-                votes = np.zeros(len(self.classes))
-                np.add.at(votes, self.labels[members], np.maximum(similarity[row, members], 0.0) + 1e-9)
-                best = int(votes.argmax())
-                answers.append((self.classes[best], float(votes[best] / votes.sum())))
-        return answers
+            weights = np.maximum(np.take_along_axis(similarity, near, axis=1), 0.0) + 1e-9
+            weights /= weights.sum(axis=1, keepdims=True)
+            means.append(np.einsum("rk,rkc->rc", weights, self.matrix_RC[near]))
+        return self.task.target.logits(np.concatenate(means).astype(float))
 
 
 def embed(task: Any, loaded: Loaded, examples: Sequence[Example], devices: Devices) -> np.ndarray:
@@ -141,7 +148,13 @@ def embed(task: Any, loaded: Loaded, examples: Sequence[Example], devices: Devic
             inputs = {name: batch[name].to(devices.device) for name in BODY_INPUTS if name in batch}
             hidden_BTD = body(**inputs).last_hidden_state.float()
             mask_BT1 = inputs["attention_mask"][:, :, None].float()
-            mean_BD = (hidden_BTD * mask_BT1).sum(dim=1) / mask_BT1.sum(dim=1)
+            sums_BD, counts_B1 = (hidden_BTD * mask_BT1).sum(dim=1), mask_BT1.sum(dim=1)
+            if "owner" in batch:  # a row of several windows is the mean over all their tokens
+                owner = batch["owner"].to(devices.device)
+                sums_BD, counts_B1 = (
+                    x.new_zeros(len(piece), x.shape[1]).index_add(0, owner, x) for x in (sums_BD, counts_B1)
+                )
+            mean_BD = sums_BD / counts_B1
             for i, vector in zip(piece, torch.nn.functional.normalize(mean_BD, dim=-1).cpu().numpy(), strict=True):
                 rows[i] = vector
     return np.stack(rows) if rows else np.empty((0, 0))

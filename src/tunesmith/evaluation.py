@@ -12,7 +12,8 @@ from tunesmith.data.batches import length_sorted
 from tunesmith.devices import Devices, machine_errors_named
 from tunesmith.models.layers import set_training_mode
 from tunesmith.models.loaded import Loaded
-from tunesmith.tasks.contract import Batch, Example, Measure, Prediction, length_of
+from tunesmith.tasks.contract import Answer, Batch, Example, Prediction, Value, length_of
+from tunesmith.tasks.metrics import Measure
 
 RESAMPLES = 2000
 INTERVAL = 0.95
@@ -29,27 +30,17 @@ def predict(
     examples: Sequence[Example],
     devices: Devices,
     progress: Callable[[int], None] = lambda done: None,
-) -> list[tuple[str, float]]:
-    """Answers with scores, in the order of `examples`; in the stored dtype and without dropout."""
-    answers: list[tuple[str, float]] = [("", 0.0)] * len(examples)
+) -> list[Any]:
+    """The task's raw output for each of `examples`, in their order; in the stored dtype and without dropout."""
+    outputs: list[Any] = [None] * len(examples)
     done = 0
     with machine_errors_named(), torch.inference_mode():
         for piece, batch in _passes(loaded, task, examples, devices):
-            for index, answer in zip(piece, task.predict(loaded, batch), strict=True):
-                answers[index] = answer
+            for index, output in zip(piece, task.predict(loaded, batch), strict=True):
+                outputs[index] = output
             done += len(piece)
             progress(done)
-    return answers
-
-
-def mean_loss(loaded: Loaded, task: Any, examples: Sequence[Example], devices: Devices) -> float | None:
-    """The loss over rows that have a target, as in training but for dropout; None if no row has one."""
-    total, count = 0.0, 0
-    with machine_errors_named(), torch.inference_mode():
-        for _, batch in _passes(loaded, task, examples, devices):
-            loss = task.loss(loaded, task.prepare(loaded, batch))
-            total, count = total + float(loss.total), count + loss.count
-    return total / count if count else None
+    return outputs
 
 
 def _passes(
@@ -71,14 +62,14 @@ def _passes(
 
 def score(measures: Mapping[str, Measure]) -> dict[str, Score]:
     """Each metric's value and 95 % percentile-bootstrap interval over rows."""
-    num_rows = len(next(iter(measures.values())).statistics) if measures else 0
+    num_rows = next(iter(measures.values())).num_rows if measures else 0
     if num_rows == 0:
         return {}
     scores: dict[str, Score] = {}
     draws = {name: np.empty(RESAMPLES) for name in measures}
     for part, weights in _resamples(num_rows):
         for name, measure in measures.items():
-            draws[name][part] = measure.value(weights @ measure.statistics)
+            draws[name][part] = measure.resampled(weights)
     for name, measure in measures.items():
         scores[name] = _interval(measure(), draws[name])
     return scores
@@ -86,11 +77,11 @@ def score(measures: Mapping[str, Measure]) -> dict[str, Score]:
 
 def difference(mine: Measure, theirs: Measure) -> Score:
     """Mine minus theirs on the same rows, with a paired 95 % interval: both see the same resampled rows."""
-    if len(mine.statistics) != len(theirs.statistics):
+    if mine.num_rows != theirs.num_rows:
         raise ValueError("a paired difference needs the same rows on both sides")
     draws = np.empty(RESAMPLES)
-    for part, weights in _resamples(len(mine.statistics)):
-        draws[part] = mine.value(weights @ mine.statistics) - theirs.value(weights @ theirs.statistics)
+    for part, weights in _resamples(mine.num_rows):
+        draws[part] = mine.resampled(weights) - theirs.resampled(weights)
     return _interval(mine() - theirs(), draws)
 
 
@@ -111,8 +102,6 @@ def _resamples(num_rows: int) -> Iterator[tuple[slice, np.ndarray]]:
         yield slice(start, start + many), counts
 
 
-def as_predictions(golds: Sequence[str | None], answers: Sequence[tuple[str, float]]) -> list[Prediction]:
-    return [
-        Prediction(row, gold, answer, score)
-        for row, (gold, (answer, score)) in enumerate(zip(golds, answers, strict=True))
-    ]
+def as_predictions(golds: Sequence[Value | None], answers: Sequence[Answer]) -> list[Prediction]:
+    pairs = enumerate(zip(golds, answers, strict=True))
+    return [Prediction.of(row, gold, answer) for row, (gold, answer) in pairs]

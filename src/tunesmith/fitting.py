@@ -15,7 +15,7 @@ from tunesmith.data.batches import Order
 from tunesmith.data.rows import Row
 from tunesmith.devices import Devices
 from tunesmith.errors import Interrupted, NumbersError
-from tunesmith.evaluation import Score, as_predictions, mean_loss, predict, score
+from tunesmith.evaluation import Score, as_predictions, predict, score
 from tunesmith.folder import RunFolder, append, lines, write_lines
 from tunesmith.loop import Course, Step, make_optimizer, train
 from tunesmith.models.loaded import Loaded
@@ -189,9 +189,11 @@ class Fit:
         """Score the validation rows; note the best step and, by the patience, the end."""
         assert phase.held is not None
         rows, examples = phase.held
-        answers = predict(self.loaded, self.task, examples, self.devices)
-        scores = score(self.task.measures(as_predictions([row["label"] for row in rows], answers)))
-        loss = mean_loss(self.loaded, self.task, examples, self.devices)
+        outputs = predict(self.loaded, self.task, examples, self.devices)
+        golds = [self.task.gold(row) for row in rows]
+        answers = self.task.answers(outputs, self.task.decide(outputs, golds))
+        scores = score(self.task.measures(as_predictions(golds, answers)))
+        loss = self.task.mean_loss(outputs, examples)
         primary = self.recipe.judge.primary
         value = scores[primary]["value"]
         is_best = progress.best_value is None or value > progress.best_value

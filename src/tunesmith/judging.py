@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
@@ -11,7 +12,7 @@ from tunesmith.audits import cost
 from tunesmith.audits.verdict import NOT_JUDGED, judge
 from tunesmith.baselines import Baseline, Majority, NearestNeighbours, Tfidf, embed
 from tunesmith.data.rows import Row
-from tunesmith.evaluation import as_predictions, predict, score
+from tunesmith.evaluation import RESAMPLES, as_predictions, predict, score
 from tunesmith.fitting import Voice
 from tunesmith.folder import RunFolder
 from tunesmith.preparing import Work
@@ -22,15 +23,26 @@ from tunesmith.tasks.contract import Prediction
 WORST_ERRORS = 25
 
 
-def fit_baselines(work: Work, folder: RunFolder, voice: Voice) -> dict[str, Baseline]:
+@dataclass
+class Fitted:
+    """A baseline with the decision that was chosen for it on the validation rows."""
+
+    baseline: Baseline
+    decision: dict[str, Any]
+
+
+def fit_baselines(work: Work, folder: RunFolder, voice: Voice) -> dict[str, Fitted]:
     """Fit the baselines that the recipe asks for, and tell how they do on the validation rows."""
     asked = work.recipe.judge.baselines
     names = list(BASELINES) if asked == "auto" else [] if asked == "off" else list(asked)
-    fitted: dict[str, Baseline] = {}
+    fitted: dict[str, Fitted] = {}
+    golds = _golds(work, "validation")
     for name in names:
         voice.stage(f"baseline {name}")
-        fitted[name] = _FITS[name](work)
-        predictions = _answers(fitted[name], work, "validation")
+        baseline = _FITS[name](work)
+        outputs = baseline.predict(work.splits.validation, work.examples["validation"])
+        fitted[name] = Fitted(baseline, work.task.decide(outputs, golds))
+        predictions = as_predictions(golds, work.task.answers(outputs, fitted[name].decision))
         primary = work.recipe.judge.primary
         value = work.task.measures(predictions)[primary]()
         voice.say(f"baseline {name}: {primary} {value:.4f} on the validation rows")
@@ -39,9 +51,9 @@ def fit_baselines(work: Work, folder: RunFolder, voice: Voice) -> dict[str, Base
 
 
 def _fit_nearest(work: Work) -> Baseline:
+    train = (work.splits.train, work.examples["train"])
     held = (work.splits.validation, work.examples["validation"])
-    to_vectors = partial(_vectors, work)
-    return NearestNeighbours.fit(work.splits.train, work.examples["train"], *held, to_vectors)
+    return NearestNeighbours.fit(work.task, *train, *held, partial(_vectors, work), work.recipe.judge.primary)
 
 
 def _vectors(work: Work, examples: Sequence[Any]) -> Any:
@@ -49,52 +61,65 @@ def _vectors(work: Work, examples: Sequence[Any]) -> Any:
 
 
 _FITS: dict[str, Callable[[Work], Baseline]] = {
-    "majority": lambda work: Majority.fit(work.splits.train),
-    "tfidf": lambda work: Tfidf.fit(work.splits.train),
+    "majority": lambda work: Majority.fit(work.task, work.splits.train),
+    "tfidf": lambda work: Tfidf.fit(work.task, work.splits.train),
     "nearest-neighbours": _fit_nearest,
 }
 
 
-def _answers(baseline: Baseline, work: Work, split: str) -> list[Prediction]:
-    rows = getattr(work.splits, split)
-    return as_predictions([row["label"] for row in rows], baseline.predict(rows, work.examples[split]))
+def _golds(work: Work, split: str) -> list[Any]:
+    return [work.task.gold(row) for row in getattr(work.splits, split)]
 
 
-def _predict(work: Work, split: str) -> list[Prediction]:
-    rows = getattr(work.splits, split)
-    answers = predict(work.loaded, work.task, work.examples[split], work.devices)
-    return as_predictions([row["label"] for row in rows], answers)
+def _answers(fitted: Fitted, work: Work, split: str) -> list[Prediction]:
+    outputs = fitted.baseline.predict(getattr(work.splits, split), work.examples[split])
+    return as_predictions(_golds(work, split), work.task.answers(outputs, fitted.decision))
 
 
 def _write(folder: RunFolder, name: str, predictions: Sequence[Prediction]) -> None:
-    rows = [{"row": p.row, "gold": p.gold, "answer": p.answer, "score": p.score} for p in predictions]
-    folders.write_lines(folder.predictions(name), rows)
+    folders.write_lines(folder.predictions(name), [asdict(prediction) for prediction in predictions])
 
 
 def read_predictions(folder: RunFolder, name: str) -> list[Prediction]:
     return [Prediction(**row) for row in folders.lines(folder.predictions(name))]
 
 
-def score_validation(work: Work, folder: RunFolder) -> None:
-    """Predict the validation rows with the best step's weights (a later refit will have seen them)."""
-    _write(folder, "validation", _predict(work, "validation"))
+def score_validation(work: Work, folder: RunFolder) -> dict[str, Any]:
+    """Predict the validation rows with the best step's weights (a later refit will have seen them).
+
+    Returns:
+        the decision (temperature, thresholds) that suits them; the test rows are answered by it.
+    """
+    outputs, golds = (
+        predict(work.loaded, work.task, work.examples["validation"], work.devices),
+        _golds(work, "validation"),
+    )
+    decision = work.task.decide(outputs, golds)
+    _write(folder, "validation", as_predictions(golds, work.task.answers(outputs, decision)))
+    return dict(decision)
 
 
-def judge_run(work: Work, folder: RunFolder, baselines: Mapping[str, Baseline]) -> None:
+def judge_run(work: Work, folder: RunFolder, baselines: Mapping[str, Fitted], decision: Mapping[str, Any]) -> None:
     """Open the sealed test, score everything, weigh tuned against baselines; write scores, audits and verdict."""
     split = "test" if work.splits.test else "validation"
+    plain: list[Prediction] = []
     if work.splits.test:
         look = {"when": now(), "by": "run", "rows": len(work.splits.test), "sha256": work.splits.files["test"]}
         folders.append(folder.looks, look)
-        _write(folder, "test", _predict(work, "test"))
-        for name, baseline in baselines.items():
-            _write(folder, f"baseline-{name}-test", _answers(baseline, work, "test"))
+        outputs = predict(work.loaded, work.task, work.examples["test"], work.devices)
+        _write(folder, "test", as_predictions(_golds(work, "test"), work.task.answers(outputs, decision)))
+        for name, fitted in baselines.items():
+            _write(folder, f"baseline-{name}-test", _answers(fitted, work, "test"))
+        if "temperature" in decision:
+            answers = work.task.answers(outputs, {**decision, "temperature": 1.0})
+            plain = as_predictions(_golds(work, "test"), answers)
     tuned = {name: work.task.measures(read_predictions(folder, name)) for name in _scored_splits(work)}
     theirs = {name: work.task.measures(read_predictions(folder, f"baseline-{name}-{split}")) for name in baselines}
     primary = work.recipe.judge.primary
-    scores: dict[str, Any] = {"primary": primary, "judged_on": split}
+    scores: dict[str, Any] = {"primary": primary, "judged_on": split, "resamples": RESAMPLES}
     scores |= {name: score(measures) for name, measures in tuned.items()}
     scores["baselines"] = {name: score(measures) for name, measures in theirs.items()}
+    scores["calibration"] = _calibration(work, plain, decision)
     if 0 < len(work.splits.leaked) < len(work.splits.test):
         scores["test_without_overlap"] = score(work.task.measures(_without(folder, work.splits.leaked)))
     folders.write_json(folder.scores, scores)
@@ -102,8 +127,15 @@ def judge_run(work: Work, folder: RunFolder, baselines: Mapping[str, Baseline]) 
     folders.write_json(folder.verdict, verdict)
     folders.write_json(folder.audits, {"cost": _cost(work, folder, split), "not_judged": list(NOT_JUDGED)})
     shown = folders.read_json(folder.data)
-    shown["worst_errors"] = _worst(read_predictions(folder, split), getattr(work.splits, split))
+    shown["worst_errors"] = _worst(work, read_predictions(folder, split), getattr(work.splits, split))
     folders.write_json(folder.data, shown)
+
+
+def _calibration(work: Work, plain: Sequence[Prediction], decision: Mapping[str, Any]) -> dict[str, Any]:
+    """The decision, and the calibration error on the test rows as it was before the temperature."""
+    measures = work.task.measures(plain)
+    before = score({"ece": measures["ece"]})["ece"] if "ece" in measures else None
+    return {**decision, "ece_before": before}
 
 
 def _scored_splits(work: Work) -> list[str]:
@@ -115,9 +147,10 @@ def _without(folder: RunFolder, leaked: Sequence[int]) -> list[Prediction]:
     return [prediction for prediction in read_predictions(folder, "test") if prediction.row not in out]
 
 
-def _worst(predictions: Sequence[Prediction], rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """The most confident wrong answers, with their texts."""
-    wrong = sorted((p for p in predictions if p.answer != p.gold), key=lambda p: (-p.score, p.row))
+def _worst(work: Work, predictions: Sequence[Prediction], rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """The wrong answers that are worst (of which the model was surest, or furthest off), with their texts."""
+    severity = {p.row: work.task.severity(p) for p in predictions}
+    wrong = sorted((p for p in predictions if severity[p.row] > 0), key=lambda p: (-severity[p.row], p.row))
     return [
         {
             "where": rows[p.row].where,

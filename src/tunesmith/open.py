@@ -25,6 +25,7 @@ from tunesmith.recipe import Machine
 from tunesmith.recipe import methods as method_settings
 from tunesmith.recipe import tasks as task_settings
 from tunesmith.report.manifest import now
+from tunesmith.tasks.contract import Answer, Limit
 
 
 class Run:
@@ -55,24 +56,25 @@ class Run:
         return folders.read_json(self.folder.verdict)
 
     def predict(self, texts: Sequence[str | tuple[str, str]]) -> list[dict[str, Any]]:
-        """Answer texts (or pairs of texts): [{"label", "score"}, ..] in their order."""
+        """Answer texts (or pairs of texts), in their order: [{"label", "score"}, ..]; with many labels {"labels",
+        "score", "scores"}, in a taxonomy also "levels", for a number {"score"}."""
         rows = [_as_row(text, number) for number, text in enumerate(texts, start=1)]
-        return [{"label": label, "score": value} for label, value in self._answer(rows)]
+        return [self._task.shown(answer) for answer in self._answer(rows)]
 
     def predict_file(self, data: str | Path, columns: dict[str, str] | None = None) -> Iterator[dict[str, Any]]:
-        """Answer every row of a file: {"row", "label", "score"}, with 0-based row numbers."""
+        """Answer every row of a file as `predict` does, with its 0-based "row"."""
         inputs = [column for column in self._columns if column.is_input]
         reading = read_rows(data, inputs, columns or {})
         stop_or_skip(reading, "stop")
-        for number, (label, value) in enumerate(self._answer(reading.rows)):
-            yield {"row": number, "label": label, "score": value}
+        for number, answer in enumerate(self._answer(reading.rows)):
+            yield {"row": number, **self._task.shown(answer)}
 
     def evaluate(self, data: str | Path, columns: dict[str, str] | None = None) -> dict[str, Any]:
         """Score the model on a labelled file. A look at the sealed test is counted in the run folder."""
         reading = read_rows(data, self._columns, columns or {})
         stop_or_skip(reading, "stop")
         answers = self._answer(reading.rows)
-        measures = self._task.measures(as_predictions([row["label"] for row in reading.rows], answers))
+        measures = self._task.measures(as_predictions([self._task.gold(row) for row in reading.rows], answers))
         looks = self._count_look(Path(data), len(reading.rows))
         return {"rows": len(reading.rows), "scores": score(measures), "looks_at_test": looks}
 
@@ -84,9 +86,11 @@ class Run:
             folders.append(self.folder.looks, {"when": now(), "by": "evaluate", "rows": rows, "sha256": digest})
         return len(folders.lines(self.folder.looks))
 
-    def _answer(self, rows: Sequence[Row]) -> list[tuple[str, float]]:
-        examples = self._task.encode(rows, self.loaded.processor, self.card["max_length"])
-        return predict(self.loaded, self._task, examples, self._devices)
+    def _answer(self, rows: Sequence[Row]) -> list[Answer]:
+        limit = Limit(self.card["max_length"], self.card["long_text"])
+        examples = self._task.encode(rows, self.loaded.processor, limit)
+        outputs = predict(self.loaded, self._task, examples, self._devices)
+        return list(self._task.answers(outputs, self.card["decision"]))
 
     @cached_property
     def card(self) -> dict[str, Any]:
@@ -112,7 +116,7 @@ class Run:
     @cached_property
     def _task(self) -> Any:
         task = tasks.build(task_settings.KINDS[self.card["task"]["kind"]](**self.card["task"]))
-        task.labels = tuple(self.card["labels"])
+        task.recall(self.card["learned"])
         return task
 
     @property
@@ -126,7 +130,10 @@ def _checked(card: Any, place: Path) -> dict[str, Any]:
         good = [
             card["task"]["kind"] in task_settings.KINDS,
             card["method"]["kind"] in method_settings.KINDS,
-            isinstance(card["labels"], list) and len(card["labels"]) >= 2,
+            isinstance(card["labels"], list) and len(card["labels"]) >= 1,
+            card["learned"]["labels"] == card["labels"],
+            isinstance(card["decision"], dict),
+            card["long_text"] in ("truncate", "head_tail", "windows"),
             all(isinstance(text, str) for text in (*card["labels"], card["base"])),
             all(isinstance(number, int) for number in (card["max_length"], card["seed"])),
         ]

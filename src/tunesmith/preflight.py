@@ -125,6 +125,14 @@ def choose(
     return recipe.but(**sections), choices
 
 
+def choose_target(recipe: Recipe, settled: Any) -> tuple[Recipe, list[Choice]]:
+    """The recipe with the task as it was worked out from the columns."""
+    if recipe.task == settled:
+        return recipe, []
+    why = f"the training file has a column {settled.columns[-1].name!r}"
+    return recipe.but(task=settled), [Choice("task.target", settled.target, why)]
+
+
 def total_steps(recipe: Recipe, num_rows: int) -> int:
     """Optimizer steps of the whole course."""
     if recipe.train.steps is not None:
@@ -183,6 +191,8 @@ def _on_size(splits: Splits) -> Iterator[Note]:
 
 
 def _on_labels(splits: Splits) -> Iterator[Note]:
+    if any(row.get("label") is None for row in splits.train):
+        return
     counts = Counter(row["label"] for row in splits.train)
     rare = [label for label, count in counts.items() if count < 5]
     if rare:

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from tunesmith import methods, preflight, rewrites, tasks
 from tunesmith.data.batches import Order
-from tunesmith.data.loading import Splits, load_splits
+from tunesmith.data.loading import Splits, column_names, load_splits
 from tunesmith.data.rows import Row
 from tunesmith.devices import Devices, seed_everything
 from tunesmith.errors import DataError, Fault, ResourceError
@@ -19,7 +21,7 @@ from tunesmith.models.loaded import Loaded
 from tunesmith.models.references import Base, find_base
 from tunesmith.preflight import Choice, Note
 from tunesmith.recipe import Recipe
-from tunesmith.tasks.contract import Example, length_of
+from tunesmith.tasks.contract import Example, Limit, length_of
 
 UNLIMITED = 10_000_000
 SHOWN_ROWS = 8
@@ -49,23 +51,26 @@ class Work:
 def prepare(recipe: Recipe, devices: Devices, voice: Voice) -> Work:
     """Read, split, encode, load, apply the method, resolve every `auto`, and note what there is to note."""
     voice.stage("reading the data")
-    splits = load_splits(recipe.data, recipe.task.columns)
-    task = tasks.build(recipe.task)
-    task.learn_labels(splits.train)
+    settled = recipe.task.settled(column_names(recipe.data.train), recipe.data.columns)
+    splits = load_splits(recipe.data, settled.columns)
+    task = tasks.build(settled)
+    task.learn(splits.train)
     voice.stage("loading the model")
     base = find_base(recipe.model)
     loaded = task.load(base, recipe.seed, devices.stored)
+    recipe, task_choices = preflight.choose_target(recipe, settled)
     fitting = rewrites.fitting(loaded, devices.device)
     recipe, choices = preflight.choose(recipe, splits, task, base, devices, longest_input(loaded), fitting)
     rewrites.require_fitting(recipe.train.rewrites, loaded)
     method = methods.build(recipe.method)
     apply_method(method, loaded, recipe.seed, devices)
     voice.stage("encoding the rows")
-    limit = recipe.train.max_length
-    assert isinstance(limit, int)
+    choices = task_choices + choices
+    assert isinstance(recipe.train.max_length, int)
+    limit = Limit(recipe.train.max_length, recipe.train.long_text)
     examples = {name: task.encode(rows, loaded.processor, limit) for name, rows in splits.named().items()}
     cut_rows = {
-        name: _count_cut(task, splits.named()[name], encoded, loaded.processor, limit)
+        name: task.count_cut(splits.named()[name], encoded, loaded.processor, limit)
         for name, encoded in examples.items()
     }
     trainable = count_parameters(loaded.model)["trainable"]
@@ -89,12 +94,6 @@ def longest_input(loaded: Loaded) -> int:
     return int(min(positions, loaded.processor.model_max_length))
 
 
-def _count_cut(task: Any, rows: Sequence[Row], examples: Sequence[Example], processor: Any, limit: int) -> int:
-    """How many rows lost their end. Only rows that fill the limit are encoded once more, whole."""
-    full = [row for row, example in zip(rows, examples, strict=True) if length_of(example) >= limit]
-    return sum(length_of(example) > limit for example in task.encode(full, processor, UNLIMITED))
-
-
 def refuse_stops(notes: Sequence[Note], accepted: Sequence[str]) -> None:
     """Raise DataError (ResourceError for the disk) naming every stop that was not accepted by its code."""
     stops = [note for note in notes if note.level == "stop" and note.code not in accepted]
@@ -113,17 +112,29 @@ def describe_data(work: Work) -> dict[str, Any]:
         "splits": {
             name: {
                 "rows": len(rows),
-                "labels": dict(sorted(Counter(row["label"] for row in rows).items())),
+                **_describe_targets(work, rows),
                 "lengths": sorted(Counter(length_of(example) for example in work.examples[name]).items()),
                 "cut": work.cut_rows[name],
             }
             for name, rows in work.splits.named().items()
         },
+        "target": work.recipe.task.target,
+        "long_text": work.recipe.train.long_text,
         "max_length": work.recipe.train.max_length,
         "leaked": len(work.splits.leaked),
         "skipped": [str(fault) for fault in work.splits.skipped[:100]],
         "first_batch": first_batch(work),
     }
+
+
+def _describe_targets(work: Work, rows: Sequence[Row]) -> dict[str, Any]:
+    """How often each label occurs; for a number, its quantiles."""
+    golds = [work.task.gold(row) for row in rows]
+    if work.recipe.task.target == "score":
+        points = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
+        return {"labels": {}, "quantiles": {str(point): float(np.quantile(golds, point)) for point in points}}
+    labels = (label for gold in golds for label in (gold if isinstance(gold, list) else [gold]))
+    return {"labels": dict(sorted(Counter(labels).items()))}
 
 
 def first_batch(work: Work) -> list[dict[str, Any]]:
@@ -133,5 +144,5 @@ def first_batch(work: Work) -> list[dict[str, Any]]:
     for index in order.rows_of(1)[:SHOWN_ROWS]:
         tokens = work.loaded.processor.convert_ids_to_tokens(work.examples["train"][index]["input_ids"])
         row = work.splits.train[index]
-        shown.append({"where": row.where, "tokens": tokens, "label": row["label"]})
+        shown.append({"where": row.where, "tokens": tokens, "label": work.task.gold(row)})
     return shown

@@ -43,6 +43,10 @@ def print_check(notes: Sequence[Note], choices: Sequence[Choice], recipe: Recipe
     typer.echo(f"{len(notes)} notes, {stops} of them say stop" if notes else "nothing to remark")
 
 
+MOST_METRICS = 3
+"""The first of a task's metrics are shown in the terminal; scores.json and the report have all."""
+
+
 def print_run(run: Run, as_json: bool) -> None:
     """The end of a run: verdict, scores, where the report is."""
     verdict, scores = run.verdict, run.scores
@@ -61,7 +65,7 @@ def print_run(run: Run, as_json: bool) -> None:
 
 def print_scores(rows: Sequence[tuple[str, Mapping[str, Mapping[str, float]]]]) -> None:
     """A table of scores with their 95 % intervals."""
-    names = list(rows[0][1])
+    names = list(rows[0][1])[:MOST_METRICS]
     typer.echo(f"{'':<30}" + "".join(f"{name:<28}" for name in names))
     for title, measured in rows:
         cells = [f"{s['value']:.4f} [{s['low']:.4f}, {s['high']:.4f}]" for s in (measured[name] for name in names)]
@@ -81,7 +85,8 @@ def print_answers(texts: Sequence[str], answers: Sequence[Mapping[str, Any]], as
         print_json({"answers": list(answers)})
         return
     for text, answer in zip(texts, answers, strict=True):
-        typer.echo(f"{answer['label']}  {answer['score']:.3f}  {text}")
+        labels = ", ".join(answer["labels"]) or "none" if "labels" in answer else answer.get("label", "")
+        typer.echo(f"{labels}{'  ' if labels else ''}{answer['score']:.3f}  {text}")
 
 
 def print_comparison(result: Mapping[str, Any], as_json: bool) -> None:

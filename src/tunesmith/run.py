@@ -106,14 +106,14 @@ def _lead(
     used = [trial["name"] for trial in record["rewrites"] if trial["used"]]
     fit = Fit(work.recipe, folder, devices, work.loaded, work.method, work.task, record["identity"], voice, stop, used)
     progress = _fit_and_take_best(fit, work, folder)
-    score_validation(work, folder)
+    decision = score_validation(work, folder)
     if work.recipe.train.refit:
         _refit(fit, work, folder, progress.best_step)
     devices.wait()  # an already finished training passes nothing between processes: the others may still be reading
     shutil.rmtree(folder.handover, ignore_errors=True)
-    _save_model(work, folder)
+    _save_model(work, folder, decision)
     voice.stage("judging")
-    judge_run(work, folder, baselines)
+    judge_run(work, folder, baselines, decision)
     record |= _closing_record(work, folder, fit, progress)
     folders.write_json(folder.manifest, record)
     voice.stage("reporting")
@@ -145,6 +145,7 @@ def _open_folder(work: Work, folder: RunFolder, voice: Voice) -> dict[str, Any]:
             for name, rows in splits.items()
         },
         "labels": list(work.task.labels),
+        "learned": work.task.learned(),
         "parameters": count_parameters(work.loaded.model),
         "steps": work.steps,
         "seed": work.recipe.seed,
@@ -220,7 +221,7 @@ def _follow(folder: RunFolder, devices: Devices, stop: StopSignal) -> None:
     recipe = read_recipe(folder.recipe)
     record = folders.read_json(folder.manifest)
     task, method = tasks.build(recipe.task), methods.build(recipe.method)
-    task.labels = tuple(record["labels"])
+    task.recall(record["learned"])
     base = find_base(recipe.model)
     loaded = task.load(base, recipe.seed, devices.stored)
     apply_method(method, loaded, recipe.seed, devices)
@@ -237,7 +238,7 @@ def _follow(folder: RunFolder, devices: Devices, stop: StopSignal) -> None:
     devices.wait()
 
 
-def _save_model(work: Work, folder: RunFolder) -> None:
+def _save_model(work: Work, folder: RunFolder, decision: dict[str, Any]) -> None:
     """Write `model/`: weights (or the adapter), tokenizer, and our card beside them; whole or not at all."""
     staged = folder / f"{folders.STAGING}model"
     shutil.rmtree(staged, ignore_errors=True)
@@ -254,7 +255,10 @@ def _save_model(work: Work, folder: RunFolder) -> None:
             "task": work.recipe.task.model_dump(mode="json"),
             "method": work.recipe.method.model_dump(mode="json"),
             "labels": list(work.task.labels),
+            "learned": work.task.learned(),
+            "decision": decision,
             "max_length": work.recipe.train.max_length,
+            "long_text": work.recipe.train.long_text,
             "seed": work.recipe.seed,
         }
         (staged / CARD).write_bytes(folders.to_json(card))

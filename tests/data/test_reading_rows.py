@@ -14,7 +14,7 @@ from tunesmith.data.sources import Reading, read_rows, stop_or_skip
 from tunesmith.errors import DataError
 from tunesmith.recipe.tasks import TextClassification
 
-COLUMNS = TextClassification.columns
+COLUMNS = TextClassification().columns
 
 
 def read(path: Path, named: dict[str, str] | None = None, extra: tuple[str, ...] = ()) -> Reading:

@@ -18,7 +18,7 @@ from tunesmith.errors import DataError
 from tunesmith.recipe import Data
 from tunesmith.recipe.tasks import TextClassification
 
-COLUMNS = TextClassification.columns
+COLUMNS = TextClassification().columns
 
 
 def rows_of(*texts: str, label: str = "x", **more: object) -> list[Row]:

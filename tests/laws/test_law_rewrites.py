@@ -72,7 +72,7 @@ def test_a_padding_token_in_the_text_and_pairs(bases: Bases) -> None:
         if "token_type_ids" in batch:
             batch["token_type_ids"][:, 3:] = 1
             batch["token_type_ids"] *= batch["attention_mask"]
-        inputs = {name: tensor for name, tensor in batch.items() if name != "label"}
+        inputs = {name: tensor for name, tensor in batch.items() if name != "target"}
         bench.loaded.model.eval()
         plain = bench.loaded(**inputs).logits
         with rewritten(bench.loaded, ["flat-batch"]):
@@ -116,7 +116,7 @@ def test_frozen_blocks_run_without_dropout(bases: Bases) -> None:
     states = []
     with rewritten(bench.loaded, ["flat-batch"]), torch.no_grad():
         for _ in range(2):
-            inputs = {name: tensor for name, tensor in bench.batch().items() if name != "label"}
+            inputs = {name: tensor for name, tensor in bench.batch().items() if name != "target"}
             states.append(bench.loaded.model.bert(**FlatInputs(bench)(inputs)).last_hidden_state)
     assert torch.equal(*states)
 

@@ -15,7 +15,7 @@ from tunesmith.data.rows import Row, hash_share, input_key
 from tunesmith.data.splits import split_rows, take
 from tunesmith.recipe.tasks import TextClassification
 
-COLUMNS = TextClassification.columns
+COLUMNS = TextClassification().columns
 VARIANTS = ("text number {}", "Text NUMBER {}", "  text\tnumber {} ", "text\u00a0number {}", "ｔext number {}")
 """One input as people write it: case, blanks and Unicode form aside these are equal."""
 

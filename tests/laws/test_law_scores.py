@@ -15,13 +15,14 @@ from tunesmith import tasks
 from tunesmith.errors import TunesmithError
 from tunesmith.evaluation import RESAMPLES, _resamples, as_predictions, difference, score
 from tunesmith.recipe.tasks import KINDS
-from tunesmith.tasks.contract import Measure
+from tunesmith.tasks.contract import Answer
+from tunesmith.tasks.metrics import Measure
 
 TASK = tasks.build(KINDS["text-classification"]())
 
 
 def measures_of(golds: list[str], answers: list[str]) -> dict[str, Measure]:
-    return TASK.measures(as_predictions(golds, [(answer, 1.0) for answer in answers]))
+    return TASK.measures(as_predictions(golds, [Answer(answer) for answer in answers]))
 
 
 def random_case(source: np.random.Generator) -> tuple[list[str], list[str]]:
@@ -65,7 +66,7 @@ def test_the_bootstrap_is_an_explicit_resample() -> None:
         picked_golds, picked_answers = [golds[i] for i in rows], [answers[i] for i in rows]
         explicit = measures_of(picked_golds, picked_answers)
         for name, measure in measures.items():
-            assert float(measure.value(draw @ measure.statistics)) == pytest.approx(explicit[name](), abs=1e-12)
+            assert float(measure.resampled(draw[None])[0]) == pytest.approx(explicit[name](), abs=1e-12)
     drawn = np.concatenate([counts for _, counts in _resamples(len(golds))])
     assert len(drawn) == RESAMPLES
     assert drawn.mean() == pytest.approx(1.0) and drawn.var() == pytest.approx(1 - 1 / len(golds), rel=0.05)

@@ -110,9 +110,29 @@ LORA = {"method": {"kind": "lora", "rank": 2}}
 LAST = {"method": {"kind": "last-layers", "layers": 1}}
 ABSENT = next(name for name, here in (("cuda", torch.cuda.is_available()), ("mps", False)) if not here)
 
+TEXTS = {"kind": "text-classification"}
+
 TABLE: dict[str, Row] = {
     "model": Row(lambda place: {"model": str(place.other_base)}, weights),
     "task.text-classification.kind": Row({"task": "no-such-task"}, refuses(RecipeError)),
+    "task.text-classification.target": Row(
+        {"task": {"kind": "text-classification", "target": "path"}},
+        lambda plain, changed: (
+            "hierarchical_f1" in changed.scores["validation"] and "hierarchical_f1" not in plain.scores
+        ),
+    ),
+    "task.text-classification.class_weights": Row({"task": {**TEXTS, "class_weights": "balanced"}}, weights),
+    "task.text-classification.label_smoothing": Row({"task": {**TEXTS, "label_smoothing": 0.3}}, weights),
+    "task.text-classification.focal_gamma": Row({"task": {**TEXTS, "focal_gamma": 2.0}}, weights),
+    "task.text-classification.threshold": Row(
+        {"task": {"threshold": 0.625}},
+        lambda plain, changed: (
+            set(changed.scores["calibration"]["thresholds"])
+            == {0.625}
+            != set(plain.scores["calibration"]["thresholds"])
+        ),
+        common=lambda place: {"data": {"train": str(place.folder / "many.jsonl")}, "task": TEXTS},
+    ),
     "data.train": Row(lambda place: {"data": {"train": str(place.folder / "other.jsonl")}}, rows_of("train")),
     "data.validation": Row({"data": {"validation": 0.4}}, rows_of("validation")),
     "data.test": Row(
@@ -175,6 +195,7 @@ TABLE: dict[str, Row] = {
         {"train": {"checkpoint_every": 3}},
         lambda plain, changed: "3" in kept_steps(changed) and "3" not in kept_steps(plain),
     ),
+    "train.long_text": Row({"train": {"long_text": "head_tail"}}, weights, common={"train": {"max_length": 8}}),
     "train.rewrites": Row({"train": {"rewrites": "off"}}, manifest("rewrites", equals=[])),
     "train.refit": Row(
         {"train": {"refit": True}},
@@ -242,6 +263,8 @@ def place(bases: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) 
         rows = tiny.make_rows(40, seed=seed)
         rows = [{**row, "twin": f"{row['text']} please", "case": str(i // 4)} for i, row in enumerate(rows)]
         tiny.write_rows(folder / f"{name}.jsonl", rows)
+    many = [{"text": row["text"], "labels": [row["label"]][: i % 3]} for i, row in enumerate(rows)]
+    tiny.write_rows(folder / "many.jsonl", many)
     tiny.write_rows(folder / "bad.jsonl", [rows[0], {**rows[1], "text": None}, *rows[2:]])
     return Place(bases("bert"), bases("bert", seed=7), folder)
 

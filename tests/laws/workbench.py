@@ -21,6 +21,7 @@ from tunesmith.open import Run
 from tunesmith.preparing import apply_method
 from tunesmith.recipe import Full, Head, LastLayers, Lora, Machine, Recipe, Settings, TextClassification
 from tunesmith.run import run
+from tunesmith.tasks.contract import Limit
 
 EVERY_METHOD: dict[str, Settings] = {
     "full": Full(),
@@ -60,7 +61,7 @@ def logits_of(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.T
     modes = {module: module.training for module in model.modules()}
     model.eval()
     with torch.no_grad():
-        logits = model(**{name: tensor for name, tensor in batch.items() if name != "label"}).logits
+        logits = model(**{name: tensor for name, tensor in batch.items() if name != "target"}).logits
     for module, mode in modes.items():
         module.training = mode
     return logits
@@ -72,14 +73,14 @@ def set_up(
     """Load a base, put a method on it, encode rows: as a run does, without a run folder."""
     task = tasks.build(TextClassification())
     rows = [Row(values, "rows", number) for number, values in enumerate(tiny.make_rows(num_rows), start=1)]
-    task.learn_labels(rows)
+    task.learn(rows)
     devices = Devices(
         device=torch.device("cpu"), compute=None, stored=DTYPES[precision], threads=1, micro_batch_tokens=budget
     )
     loaded = task.load(find_base(str(folder)), seed, devices.stored)
     built = methods.build(method)
     apply_method(built, loaded, seed, devices)
-    return Bench(loaded, built, task, rows, task.encode(rows, loaded.processor, 64), devices)
+    return Bench(loaded, built, task, rows, task.encode(rows, loaded.processor, Limit(64)), devices)
 
 
 def train(

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tunesmith.evaluation import difference
-from tunesmith.tasks.contract import Measure
+from tunesmith.tasks.metrics import Measure
 
 NOT_JUDGED = ("forgetting", "bias", "shift", "facts")
 """Audits that this version does not have; named in every verdict so that silence is not taken for a pass."""
@@ -46,7 +46,7 @@ def judge(
             "there is no test set: these are the validation rows by which the best step was chosen, so the"
             " figures flatter the tuned model"
         )
-    num_rows = len(tuned[primary].statistics)
+    num_rows = tuned[primary].num_rows
     if num_rows < 100:
         why.append(f"only {num_rows} rows were judged: the interval is wide")
     return {**verdict, "why": why, "not_judged": list(NOT_JUDGED)}

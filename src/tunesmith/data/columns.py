@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -84,9 +85,25 @@ def _label_cell(value: Any) -> tuple[Any, str]:
     return None, f"is {_kind_of(value)}, not a name or a whole number"
 
 
+def _labels_cell(value: Any) -> tuple[Any, str]:
+    if not isinstance(value, list):
+        return None, f"is {_kind_of(value)}, not a list of labels"
+    cells = [_label_cell(item) for item in value]
+    faults = [fault for _, fault in cells if fault]
+    return (None, f"holds a label that {faults[0]}") if faults else (sorted({label for label, _ in cells}), "")
+
+
+def _number_cell(value: Any) -> tuple[Any, str]:
+    try:
+        number = float(value) if not isinstance(value, bool) else math.nan
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    return (number, "") if math.isfinite(number) else (None, f"is {value!r:.40}, not a number")
+
+
 def _kind_of(value: Any) -> str:
     names = {bool: "true/false", int: "a number", float: "a number with a fraction", list: "a list", dict: "an object"}
     return names.get(type(value), type(value).__name__)
 
 
-_CELLS = {"text": _text_cell, "label": _label_cell}
+_CELLS = {"text": _text_cell, "label": _label_cell, "labels": _labels_cell, "number": _number_cell}

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tunesmith.data.rows import Row, input_key
-from tunesmith.data.sources import Reading, read_rows, stop_or_skip
+from tunesmith.data.sources import Reading, raw_rows, read_rows, stop_or_skip
 from tunesmith.data.splits import overlap, split_rows, take
 from tunesmith.errors import DataError, Fault
 from tunesmith.folder import sha256
@@ -39,6 +40,15 @@ class Splits:
     def named(self) -> dict[str, list[Row]]:
         """The splits that have rows, by name."""
         return {name: rows for name in ("train", "validation", "test") if (rows := getattr(self, name))}
+
+
+NAMING_ROWS = 100
+
+
+def column_names(path: str) -> list[str]:
+    """The columns of the first rows of a file."""
+    rows = itertools.islice((raw.values for raw in raw_rows(Path(path)) if not raw.fault), NAMING_ROWS)
+    return list(dict.fromkeys(name for values in rows for name in values))
 
 
 def load_splits(data: Data, columns: Sequence[Column]) -> Splits:
@@ -78,5 +88,7 @@ def hash_of(rows: Sequence[Row], columns: Sequence[Column]) -> str:
     digest = hashlib.sha256()
     for row in rows:
         digest.update(input_key(row, columns).encode("utf-8", "surrogatepass") + b"\x1e")
-        digest.update(str(row.get("label")).encode("utf-8", "surrogatepass") + b"\x1e")
+        for column in columns:
+            if not column.is_input:
+                digest.update(str(row.get(column.name)).encode("utf-8", "surrogatepass") + b"\x1e")
     return digest.hexdigest()

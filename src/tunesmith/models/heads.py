@@ -18,21 +18,31 @@ TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
 """Without any of these transformers makes an empty tokenizer, to which every word is unknown."""
 
 
-def load_sequence_classifier(base: Base, labels: Sequence[str], seed: int, dtype: torch.dtype) -> Loaded:
-    """A base with a linear classifier for `labels`; the config carries their names.
+def load_sequence_classifier(
+    base: Base,
+    labels: Sequence[str],
+    seed: int,
+    dtype: torch.dtype,
+    problem_type: str = "single_label_classification",
+) -> Loaded:
+    """A base with a linear head of one output for each of `labels`; the config carries their names, and the kind of
+    problem in transformers' words.
 
     A head that the base already has for these very labels is kept; any other is drawn anew from `seed`.
     """
     _quiet_library()
     processor = load_tokenizer(base.folder)
 
+    def open_for(names: Sequence[str], keep_head: bool) -> nn.Module:
+        return _open(base, names, processor, seed, dtype, keep_head, problem_type)
+
     def make() -> nn.Module:
         had = _labels_of(base)
         if not base.adapters or had in ([], list(labels)):
-            return _merged(_open(base, labels, processor, seed, dtype, keep_head=had == list(labels)), base)
+            return _merged(open_for(labels, keep_head=had == list(labels)), base)
         # an adapter was made for a head of other labels: merge it there, then take the body alone
-        merged = _merged(_open(base, had, processor, seed, dtype, keep_head=True), base)
-        model = _open(base, labels, processor, seed, dtype, keep_head=False)
+        merged = _merged(open_for(had, keep_head=True), base)
+        model = open_for(labels, keep_head=False)
         prefix = layers.body_prefix(model)
         getattr(model, prefix).load_state_dict(getattr(merged, prefix).state_dict())
         return model
@@ -72,14 +82,20 @@ def _labels_of(base: Base) -> list[str]:
 
 
 def _open(
-    base: Base, labels: Sequence[str], processor: Any, seed: int, dtype: torch.dtype, keep_head: bool
+    base: Base,
+    labels: Sequence[str],
+    processor: Any,
+    seed: int,
+    dtype: torch.dtype,
+    keep_head: bool,
+    problem_type: str,
 ) -> nn.Module:
     from transformers import AutoModelForSequenceClassification
 
     config = safety.read_config(base.folder)
     config.id2label = dict(enumerate(labels))
     config.label2id = {label: index for index, label in enumerate(labels)}
-    config.problem_type = "single_label_classification"
+    config.problem_type = problem_type
     if config.pad_token_id is None:
         config.pad_token_id = processor.pad_token_id
     with torch.random.fork_rng(devices=[]), safety.opening(base.folder):

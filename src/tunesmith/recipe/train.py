@@ -44,7 +44,13 @@ class Train(Settings):
     """End after this many evaluations without a better primary metric. null: never."""
 
     max_length: Annotated[int, Field(ge=4, le=10_000_000)] | Auto = "auto"
-    """Tokens per row; longer rows are cut at the end, counted and reported. `auto`: the most that the model takes."""
+    """Tokens per row; longer ones are dealt with by `long_text`, counted and reported. `auto`: the most that the model
+    takes."""
+
+    long_text: Literal["truncate", "head_tail", "windows"] = "truncate"
+    """What is done with a row of more than `max_length` tokens. `truncate` cuts its end off; `head_tail` keeps a
+    quarter of the beginning and the rest of the end; `windows` reads it in overlapping parts and averages what they
+    say."""
 
     evaluate_every: PositiveInt | Auto = "auto"
     """Score the validation rows every so many steps. `auto`: once an epoch, and at the end."""

@@ -30,6 +30,8 @@ def make_card(record: Record) -> str:
         method=wording.method(record.recipe),
         settings=settings(record),
         auto_class=AUTO_CLASSES.get(record.recipe.task.kind),
+        target=record.data.get("target", "label"),
+        temperature=record.scores.get("calibration", {}).get("temperature"),
         metrics=[wording.metric(name) for name in record.judged],
     )
     return f"---\n{metadata(record).to_yaml()}\n---\n\n{body}"

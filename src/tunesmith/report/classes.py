@@ -57,9 +57,9 @@ def f1_share(right: int, gold: int, answered: int) -> Share:
 
 def class_scores(predictions: Sequence[dict[str, Any]]) -> list[ClassScore]:
     """One score for each class that occurs in gold or answers, worst F1 first."""
-    golds = Counter(row["gold"] for row in predictions)
-    answers = Counter(row["answer"] for row in predictions)
-    right = Counter(row["gold"] for row in predictions if row["gold"] == row["answer"])
+    golds = Counter(label for row in predictions for label in _members(row["gold"]))
+    answers = Counter(label for row in predictions for label in _members(row["answer"]))
+    right = Counter(label for row in predictions for label in _members(row["gold"]) & _members(row["answer"]))
     scores = [
         ClassScore(
             label,
@@ -72,6 +72,10 @@ def class_scores(predictions: Sequence[dict[str, Any]]) -> list[ClassScore]:
         for label in golds.keys() | answers.keys()
     ]
     return sorted(scores, key=lambda score: (score.f1.value or 0.0, -score.support, score.label))
+
+
+def _members(value: str | list[str]) -> set[str]:
+    return {value} if isinstance(value, str) else set(value)
 
 
 def confusions(predictions: Sequence[dict[str, Any]]) -> Counter[tuple[str, str]]:

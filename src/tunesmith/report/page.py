@@ -64,7 +64,7 @@ def make_page(record: Record) -> str:
     """The whole page as text."""
     overfitting = find_overfitting(record)
     findings = find_all(record)
-    scores = class_scores(record.predictions) if record.classifies else []
+    scores = class_scores(record.predictions) if record.has_classes else []
     counts = confusions(record.predictions) if record.classifies else Counter()
     return render(
         "page.html",
@@ -77,10 +77,10 @@ def make_page(record: Record) -> str:
         curves=draw_curves(record, overfitting),
         lengths=_lengths(record),
         classes=scores,
-        matrix=_matrix(counts, scores),
+        matrix=_matrix(counts, scores) if record.classifies else None,
         pairs=top_confusions(counts, MOST_PAIRS),
         supports={score.label: score.support for score in scores},
-        errors=[{**row, "text": _clipped(row["text"])} for row in record.data.get("worst_errors", [])],
+        errors=[_error(row) for row in record.data.get("worst_errors", [])],
         wrong=sum(row["answer"] != row["gold"] for row in record.predictions),
         balance=_balance(record),
         batch=[_first_row(row) for row in record.data["first_batch"]],
@@ -94,6 +94,29 @@ def make_page(record: Record) -> str:
         percent=_percent,
         most_tokens=MOST_TOKENS,
     )
+
+
+def _error(row: dict[str, Any]) -> dict[str, Any]:
+    """A wrong answer as words: texts clipped, lists joined, and how sure the model was or how far it was off."""
+    is_number = isinstance(row["answer"], float)
+    sure = f"off by {wording.short(abs(row['answer'] - row['gold']))}" if is_number else _percent_of(row["score"])
+    return {
+        **row,
+        "text": _clipped(row["text"]),
+        "gold": _said(row["gold"]),
+        "answer": _said(row["answer"]),
+        "sure": sure,
+    }
+
+
+def _said(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(value) or "none"
+    return wording.short(value) if isinstance(value, float) else str(value)
+
+
+def _percent_of(share: float | None) -> str:
+    return wording.MISSING if share is None else wording.share(share)
 
 
 def _figures(record: Record) -> Iterator[tuple[str, str, float | None, str]]:
@@ -174,7 +197,12 @@ def _balance(record: Record) -> list[tuple[str, list[int], float]]:
 def _first_row(row: dict[str, Any]) -> dict[str, Any]:
     tokens = row["tokens"]
     hidden = max(0, len(tokens) - MOST_TOKENS)
-    return {"where": _place(row["where"]), "tokens": tokens[:MOST_TOKENS], "hidden": hidden, "label": row["label"]}
+    return {
+        "where": _place(row["where"]),
+        "tokens": tokens[:MOST_TOKENS],
+        "hidden": hidden,
+        "label": _said(row["label"]),
+    }
 
 
 def _cost(record: Record) -> Iterator[tuple[str, str]]:

@@ -98,10 +98,13 @@ class Record:
 
     @cached_property
     def classifies(self) -> bool:
-        """Whether answers are classes, so that scores for each class and confusions mean something."""
-        return bool(self.manifest.get("labels")) and all(
-            isinstance(row["answer"], str) and isinstance(row["gold"], str) for row in self.predictions
-        )
+        """Whether each answer is one class, so that it can be taken for another."""
+        return all(isinstance(row[side], str) for row in self.predictions for side in ("answer", "gold"))
+
+    @cached_property
+    def has_classes(self) -> bool:
+        """Whether answers are made of classes, so that a score for each means something."""
+        return all(isinstance(row[side], str | list) for row in self.predictions for side in ("answer", "gold"))
 
 
 def read_record(folder: RunFolder) -> Record:

@@ -28,6 +28,34 @@ METRICS = {
         "how well a class is found, averaged over all classes alike; 0 is never, 1 is always and without false alarms",
         {"average": "macro"},
     ),
+    "weighted_f1": Metric(
+        "Weighted F1", "f1", "how well a class is found, averaged by the classes' sizes", {"average": "weighted"}
+    ),
+    "micro_f1": Metric(
+        "Micro-F1", "f1", "how well labels are found, every label of every row alike", {"average": "micro"}
+    ),
+    "mcc": Metric(
+        "Matthews correlation",
+        "matthews_correlation",
+        "agreement beyond what class sizes alone would give; 0 is none, 1 is perfect",
+    ),
+    "exact_match": Metric("Exact match", "exact_match", "the share of rows that get exactly the right labels"),
+    "mean_average_precision": Metric(
+        "Mean average precision", "average_precision", "how high right labels rank, averaged over labels"
+    ),
+    "hierarchical_f1": Metric(
+        "Hierarchical F1", "f1", "how much of the path is right, counting every ancestor", {"average": "hierarchical"}
+    ),
+    "ece": Metric(
+        "Calibration error",
+        "ece",
+        "how far the model's stated certainty is from its share of right answers (15 bins); 0 is best",
+    ),
+    "spearman": Metric("Spearman correlation", "spearmanr", "how well the order of the scores is met; 1 is perfect"),
+    "pearson": Metric(
+        "Pearson correlation", "pearsonr", "how well the scores are met up to a straight line; 1 is perfect"
+    ),
+    "rmse": Metric("Root mean squared error", "mse", "the typical error, in the unit of the scores; 0 is best"),
 }
 
 BASELINES = {

@@ -1,22 +1,37 @@
-"""What a task is: five verbs and a few facts. No task knows which method trains it."""
+"""What a task is: a few verbs and a few facts. No task knows which method trains it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 
 from tunesmith.data.rows import Row
 from tunesmith.models.loaded import Loaded
 from tunesmith.models.references import Base
+from tunesmith.tasks.metrics import Measure
 
 Example = dict[str, list[int] | int | float]
 """A row as numbers: `input_ids` and what goes with them, and the target. Unpadded."""
 
 Batch = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Limit:
+    """The most tokens of an input, and what is done with more: truncate, head_tail or windows."""
+
+    tokens: int
+    policy: str = "truncate"
+
+
+Value = str | list[str] | float
+"""What is answered for a row: a label (or a path), a list of labels, a number."""
+
+Decision = dict[str, Any]
+"""What turns raw outputs into answers (temperature, thresholds): chosen on validation rows, kept beside the model."""
 
 
 def length_of(example: Example) -> int:
@@ -29,53 +44,64 @@ def length_of(example: Example) -> int:
 @dataclass(frozen=True)
 class Loss:
     """A loss before any division: the step divides `total` and every metric by the sum of `count` over micro-batches
-    and ranks."""
+    and ranks. `count` is a number of rows, or their weight."""
 
     total: torch.Tensor
-    count: int
+    count: float
     metrics: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class Prediction:
-    """An answer for one row. `gold` is None where the row has none; `score` is the probability of the answer."""
+class Answer:
+    """An answer for one row.
 
-    row: int
-    gold: str | None
-    answer: str
-    score: float
+    Attributes:
+        value: what is answered.
+        score: the probability that it is right, as the model sees it; None for a number.
+        probabilities: of the labels, likeliest first: all of them where several may be given, else the first few.
+    """
+
+    value: Value
+    score: float | None = None
+    probabilities: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class Measure:
-    """A metric as a function of sums over rows, so that a bootstrap needs no second look at the rows.
+class Prediction:
+    """An answer beside the truth. `row` counts from 0 in the split; `gold` is None where the row has none."""
 
-    Attributes:
-        statistics: (rows, k) numbers for each row.
-        value: from (..., k) sums, or weighted sums, of rows to (...) values.
-        unit: what a reader should take the number for ("share", "nats").
-    """
+    row: int
+    gold: Any
+    answer: Any
+    score: float | None = None
+    probabilities: Mapping[str, float] = field(default_factory=dict)
 
-    statistics: np.ndarray
-    value: Callable[[np.ndarray], np.ndarray]
-    unit: str = "share"
-
-    def __call__(self) -> float:
-        return float(self.value(self.statistics.sum(axis=0)))
+    @classmethod
+    def of(cls, row: int, gold: Value | None, answer: Answer) -> Prediction:
+        return cls(row, gold, answer.value, answer.score, answer.probabilities)
 
 
 class Task(Protocol):
     """The contract.
 
-    `labels` is set from the training rows before `load`. `units` numbers what a cut of a batch must not split (pairs,
-    groups); None where each row stands alone.
+    `labels` names the outputs; `learn` sets it from the training rows, before `load`. `units` numbers what a cut of a
+    batch must not split (pairs, groups); None where each row stands alone. An output is whatever `predict` gives for a
+    row, before any decision; for a classifier its raw logits.
     """
 
     labels: tuple[str, ...]
 
+    def learn(self, rows: Sequence[Row]) -> None: ...
+
+    def learned(self) -> dict[str, Any]: ...
+
+    def recall(self, learned: Mapping[str, Any]) -> None: ...
+
     def load(self, base: Base, seed: int, dtype: torch.dtype) -> Loaded: ...
 
-    def encode(self, rows: Sequence[Row], processor: Any, max_length: int) -> list[Example]: ...
+    def encode(self, rows: Sequence[Row], processor: Any, limit: Limit) -> list[Example]: ...
+
+    def count_cut(self, rows: Sequence[Row], examples: Sequence[Example], processor: Any, limit: Limit) -> int: ...
 
     def collate(self, examples: Sequence[Example], processor: Any) -> Batch: ...
 
@@ -85,8 +111,20 @@ class Task(Protocol):
 
     def loss(self, loaded: Loaded, batch: Batch) -> Loss: ...
 
-    def predict(self, loaded: Loaded, batch: Batch) -> list[tuple[str, float]]: ...
+    def predict(self, loaded: Loaded, batch: Batch) -> list[Any]: ...
+
+    def mean_loss(self, outputs: Sequence[Any], examples: Sequence[Example]) -> float | None: ...
+
+    def gold(self, row: Row) -> Value | None: ...
+
+    def decide(self, outputs: Sequence[Any], golds: Sequence[Value | None]) -> Decision: ...
+
+    def answers(self, outputs: Sequence[Any], decision: Decision) -> list[Answer]: ...
 
     def measures(self, predictions: Sequence[Prediction]) -> dict[str, Measure]: ...
 
     def primary(self, rows: Sequence[Row]) -> str: ...
+
+    def severity(self, prediction: Prediction) -> float: ...
+
+    def shown(self, answer: Answer) -> dict[str, Any]: ...

@@ -1,81 +1,77 @@
-"""One label for each text, or pair of texts."""
+"""What a text, or a pair of texts, is: see `targets` for the kinds of answer, `long_texts` for what does not fit."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from torch.nn import functional
 
 from tunesmith.data.rows import Row
-from tunesmith.errors import DataError
 from tunesmith.models.heads import load_sequence_classifier
 from tunesmith.models.loaded import Loaded
 from tunesmith.models.references import Base
 from tunesmith.recipe.tasks import TextClassification as Settings
-from tunesmith.tasks.contract import Batch, Example, Loss, Measure, Prediction
+from tunesmith.tasks import long_texts
+from tunesmith.tasks.contract import Answer, Batch, Decision, Example, Limit, Loss, Prediction, Value
+from tunesmith.tasks.metrics import Measure
+from tunesmith.tasks.targets import TARGETS
 
-NO_LABEL = -1
-UNBALANCED = 5
-"""Above this ratio of the largest to the smallest class, macro-F1 decides instead of accuracy."""
+NOT_FOR_THE_MODEL = ("target", "owner")
 
 
-@dataclass
 class TextClassification:
-    """Cross-entropy over a linear head on the model's sentence vector."""
+    """A head on the model's sentence vector. The answer for a row of several windows is the mean of their logits."""
 
-    settings: Settings
-    labels: tuple[str, ...] = ()
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.target = TARGETS["label" if settings.target == "auto" else settings.target](settings)
 
-    def learn_labels(self, rows: Sequence[Row]) -> None:
-        """Take the classes from the training rows, in the order of their names.
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return tuple(self.target.labels)
 
-        Raises:
-            DataError: fewer than two classes.
-        """
-        self.labels = tuple(sorted({row["label"] for row in rows}))
-        if len(self.labels) < 2:
-            raise DataError(
-                f"only one class ({', '.join(self.labels)}) in the training rows",
-                rows[0].file if rows else "",
-                "classification needs at least two; is the right column named for `label`?",
-            )
+    def learn(self, rows: Sequence[Row]) -> None:
+        """Take from the training rows what the head's outputs mean."""
+        self.target.learn(rows)
+
+    def learned(self) -> dict[str, Any]:
+        return dict(self.target.learned())
+
+    def recall(self, learned: Mapping[str, Any]) -> None:
+        self.target.recall(learned)
 
     def load(self, base: Base, seed: int, dtype: torch.dtype) -> Loaded:
-        return load_sequence_classifier(base, self.labels, seed, dtype)
+        return load_sequence_classifier(base, self.labels, seed, dtype, self.target.problem_type)
 
-    def encode(self, rows: Sequence[Row], processor: Any, max_length: int) -> list[Example]:
-        """Token ids, cut at `max_length` with special tokens kept, and the label's index (or NO_LABEL)."""
-        if not rows:
-            return []
-        pairs = [row.get("text_pair") or "" for row in rows] if any(row.get("text_pair") for row in rows) else None
-        encoded = processor([row["text"] for row in rows], pairs, truncation=True, max_length=max_length)
-        index = {label: number for number, label in enumerate(self.labels)}
-        names = [name for name in ("input_ids", "token_type_ids") if name in encoded]
-        return [
-            {**{name: encoded[name][i] for name in names}, "label": index.get(row.get("label"), NO_LABEL)}
-            for i, row in enumerate(rows)
-        ]
+    def encode(self, rows: Sequence[Row], processor: Any, limit: Limit) -> list[Example]:
+        """Tokens and target of each row."""
+        numbers = self.target.numbers(rows)
+        texts = long_texts.encode_texts(rows, processor, limit)
+        return [{**text, "target": number} for text, number in zip(texts, numbers, strict=True)]
+
+    def count_cut(self, rows: Sequence[Row], examples: Sequence[Example], processor: Any, limit: Limit) -> int:
+        return long_texts.count_cut(rows, examples, processor, limit)
 
     def collate(self, examples: Sequence[Example], processor: Any) -> Batch:
-        """Pad to the longest. Shapes: `input_ids`, `attention_mask` (B, T); `label` (B,)."""
-        lengths = [len(example["input_ids"]) for example in examples]  # type: ignore[arg-type]
-        shape = (len(examples), max(lengths))
+        """Pad to the longest. Shapes: `input_ids`, `attention_mask` (W, T), W windows; `owner` (W,), the row of each;
+        `target` as the target has it, rows first."""
+        windows = [window for row, example in enumerate(examples) for window in _windows_of(row, example)]
+        lengths = [last - first for _, first, last in windows]
+        shape = (len(windows), max(lengths))
         batch: Batch = {}
-        for name in examples[0]:
-            if name == "label":
-                batch[name] = torch.tensor([example[name] for example in examples])
+        for name in ("input_ids", "token_type_ids"):
+            if name not in examples[0]:
                 continue
-            filler = processor.pad_token_id if name == "input_ids" else 0
-            padded = np.full(shape, filler, dtype=np.int64)
-            for i, example in enumerate(examples):
-                padded[i, : lengths[i]] = example[name]
+            padded = np.full(shape, processor.pad_token_id if name == "input_ids" else 0, dtype=np.int64)
+            for i, (row, first, last) in enumerate(windows):
+                padded[i, : last - first] = examples[row][name][first:last]  # type: ignore[index]
             batch[name] = torch.from_numpy(padded)
         batch["attention_mask"] = (torch.arange(shape[1])[None, :] < torch.tensor(lengths)[:, None]).long()
+        batch["target"] = self.target.tensor([example["target"] for example in examples])
+        if len(windows) > len(examples):
+            batch["owner"] = torch.tensor([row for row, _, _ in windows])
         return batch
 
     def units(self, examples: Sequence[Example]) -> None:
@@ -87,42 +83,53 @@ class TextClassification:
     def loss(self, loaded: Loaded, batch: Batch) -> Loss:
         logits_BC = self._logits(loaded, batch)
         statistics = logits_BC if logits_BC.dtype == torch.float64 else logits_BC.float()
-        total = functional.cross_entropy(statistics, batch["label"], reduction="sum", ignore_index=NO_LABEL)
-        right = int((statistics.detach().argmax(dim=-1) == batch["label"]).sum())
-        return Loss(total, int((batch["label"] != NO_LABEL).sum()), {"accuracy": right})
+        return self.target.loss(statistics, batch["target"])
 
-    def predict(self, loaded: Loaded, batch: Batch) -> list[tuple[str, float]]:
-        probabilities_BC = self._logits(loaded, batch).double().softmax(dim=-1)
-        scores, answers = probabilities_BC.max(dim=-1)
-        return [(self.labels[answer], score) for answer, score in zip(answers.tolist(), scores.tolist(), strict=True)]
+    def predict(self, loaded: Loaded, batch: Batch) -> list[np.ndarray]:
+        """Raw logits (C,) of each row, in double precision."""
+        return list(self._logits(loaded, batch).double().cpu().numpy())
 
     def _logits(self, loaded: Loaded, batch: Batch) -> torch.Tensor:
-        return loaded(**{name: tensor for name, tensor in batch.items() if name != "label"}).logits
+        logits_WC = loaded(**{name: tensor for name, tensor in batch.items() if name not in NOT_FOR_THE_MODEL}).logits
+        if "owner" not in batch:
+            return logits_WC
+        sums_BC = logits_WC.new_zeros(len(batch["target"]), logits_WC.shape[1]).index_add(0, batch["owner"], logits_WC)
+        return sums_BC / torch.bincount(batch["owner"])[:, None].to(sums_BC.dtype)
+
+    def mean_loss(self, outputs: Sequence[np.ndarray], examples: Sequence[Example]) -> float | None:
+        """The training loss of given outputs; None if no row has a target."""
+        target = self.target.tensor([example["target"] for example in examples])
+        loss = self.target.loss(torch.from_numpy(np.stack(outputs)), target)
+        return float(loss.total) / loss.count if loss.count else None
+
+    def gold(self, row: Row) -> Value | None:
+        return self.target.gold(row)
+
+    def decide(self, outputs: Sequence[np.ndarray], golds: Sequence[Value | None]) -> Decision:
+        return self.target.decide(np.stack(outputs), golds)
+
+    def answers(self, outputs: Sequence[np.ndarray], decision: Decision) -> list[Answer]:
+        return self.target.answers(np.stack(outputs), decision) if len(outputs) else []
 
     def measures(self, predictions: Sequence[Prediction]) -> dict[str, Measure]:
-        """Accuracy, and F1 averaged over the classes that occur in gold or answers (as scikit-learn averages)."""
-        golds, answers = [p.gold for p in predictions], [p.answer for p in predictions]
-        classes = sorted({str(name) for name in (*golds, *answers)})
-        index = {label: number for number, label in enumerate(classes)}
-        gold_RC = np.eye(len(classes))[[index[str(gold)] for gold in golds]]
-        answer_RC = np.eye(len(classes))[[index[answer] for answer in answers]]
-        right_RC = gold_RC * answer_RC
-        counts = np.concatenate([right_RC, gold_RC, answer_RC], axis=1)
-        correct = np.stack([right_RC.sum(axis=1), np.ones(len(golds))], axis=1)
-        return {
-            "accuracy": Measure(correct, lambda sums: sums[..., 0] / sums[..., 1]),
-            "macro_f1": Measure(counts, _macro_f1),
-        }
+        return self.target.measures(predictions) if predictions else {}
 
     def primary(self, rows: Sequence[Row]) -> str:
-        """Accuracy; macro-F1 where the largest class is over five times the smallest."""
-        sizes = Counter(row["label"] for row in rows).values()
-        return "macro_f1" if max(sizes) > UNBALANCED * min(sizes) else "accuracy"
+        return self.target.primary(rows)
+
+    def severity(self, prediction: Prediction) -> float:
+        """How bad an answer is; 0 if it is right."""
+        return self.target.severity(prediction)
+
+    def shown(self, answer: Answer) -> dict[str, Any]:
+        """An answer as JSON, in the shape that the field's pipelines give."""
+        return self.target.shown(answer)
 
 
-def _macro_f1(sums: np.ndarray) -> np.ndarray:
-    """Mean F1 over classes from (..., 3C) sums of right, gold and answered; classes in neither do not count."""
-    right, gold, answered = np.split(sums, 3, axis=-1)
-    occurs = (gold + answered) > 0
-    f1 = np.where(occurs, 2 * right / np.maximum(gold + answered, 1e-12), 0.0)
-    return f1.sum(axis=-1) / np.maximum(occurs.sum(axis=-1), 1)
+def _windows_of(row: int, example: Example) -> list[tuple[int, int, int]]:
+    """(row, first, last) of each window in the row's tokens."""
+    ids = example["input_ids"]
+    assert isinstance(ids, list)
+    lengths = example.get("windows", [len(ids)])
+    ends = np.cumsum(lengths).tolist()
+    return [(row, end - length, end) for end, length in zip(ends, lengths, strict=True)]  # type: ignore[arg-type]
