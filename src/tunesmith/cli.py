@@ -30,6 +30,25 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
 
 
 @app.command()
+def new(
+    data: Annotated[Path, typer.Argument(help="A file of rows, or a folder with train, validation, test in it.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Where the recipe goes.")] = Path("recipe.yaml"),
+    test: Annotated[Path | None, typer.Option("--test", help="Rows to judge by, sealed until the end.")] = None,
+    validation: Annotated[Path | None, typer.Option("--validation", help="Rows to choose the best step by.")] = None,
+    model: Annotated[str | None, typer.Option("--model", help="A base model of your own choice.")] = None,
+    json: Json = False,
+) -> None:
+    """Look at the data and write a recipe, the reason beside each choice."""
+    _stay_offline("package:")
+    from tunesmith.printing import print_proposal
+    from tunesmith.proposal import propose, write_proposal
+
+    lines = propose(data, model, validation, test)
+    write_proposal(lines, output)
+    print_proposal(lines, output, json)
+
+
+@app.command()
 def check(recipe: RecipeFile, set_: Set = [], json: Json = False) -> None:  # noqa: B006
     """Say everything that can be said before it costs. Exits with 3 if a note says stop."""
     from tunesmith.printing import print_check

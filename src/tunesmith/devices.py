@@ -150,6 +150,16 @@ def _device(asked: str) -> torch.device:
     return torch.device(asked)
 
 
+def memory_bytes(device: torch.device) -> int | None:
+    """All memory of the device, for weights and what training adds to them; None where it cannot be known."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError):
+        return None
+
+
 def computes_in_bf16(device: torch.device) -> bool:
     """Whether the hardware multiplies in bfloat16. On a CPU without such instructions it would be many times slower."""
     if device.type == "cuda":

@@ -15,9 +15,10 @@ import orjson
 from tunesmith import folder as folders
 from tunesmith.checkpoints import KEEP
 from tunesmith.data.loading import Splits
-from tunesmith.devices import Devices
+from tunesmith.devices import Devices, memory_bytes
 from tunesmith.models.references import Base
 from tunesmith.recipe import Recipe
+from tunesmith.recipe.methods import KINDS as METHOD_KINDS
 from tunesmith.tasks.contract import Example, length_of
 
 HOWARD = "Howard and Ruder 2018, arXiv:1801.06146"
@@ -65,6 +66,37 @@ class Choice:
         return asdict(self)
 
 
+SMALL_MODEL, MIDDLE_MODEL = 50e6, 400e6
+BYTES_TO_TRAIN = 16
+"""Full fine-tuning in fp32 holds weight, gradient and two moments for each parameter."""
+
+MEMORY_SHARE = 0.6
+
+
+def choose_method(rows: int, parameters: int | None, memory_bytes: int | None = None) -> tuple[str, str]:
+    """What `method: auto` comes to, and why.
+
+    Args:
+        parameters: of the base; None if not known.
+        memory_bytes: of the device; None if it is not to count.
+    """
+    if rows < 100:
+        return "head", f"{rows} rows teach a head, hardly more ({HOWARD})"
+    if parameters is None or parameters > MIDDLE_MODEL:
+        size = "a model of unknown size" if parameters is None else f"{parameters / 1e6:,.0f} M parameters"
+        return "lora", f"{size}: low-rank updates cost a fraction of the memory ({HU})"
+    size = f"{parameters / 1e6:,.1f} M parameters"
+    if memory_bytes is not None and BYTES_TO_TRAIN * parameters > MEMORY_SHARE * memory_bytes:
+        return "lora", f"{size} do not fit into this memory with their gradients and moments ({HU})"
+    if parameters <= SMALL_MODEL:
+        if rows < 500:
+            return "last-layers", f"{rows} rows: enough for the layers nearest the head ({HOWARD})"
+        return "full", f"{size} and {rows:,} rows: every weight can move"
+    if rows < 5_000:
+        return "lora", f"{rows:,} rows on {size}: fewer moving weights overfit less ({HU})"
+    return "full", f"{rows:,} rows are enough to move all {size}"
+
+
 def count_base_parameters(base: Base) -> int:
     """Numbers in a base's weight files, from their headers alone."""
     total = 0
@@ -96,6 +128,10 @@ def choose(
     """
     choices: list[Choice] = []
     parameters = count_base_parameters(base)
+    if recipe.method.kind == "auto":
+        kind, reason = choose_method(len(splits.train), parameters, memory_bytes(devices.device))
+        recipe = recipe.but(method=METHOD_KINDS[kind]())
+        choices.append(Choice("method", kind, reason))
     steps_per_epoch = math.ceil(len(splits.train) / recipe.train.batch_size)
     rate = next(rate for limit, rate in FULL_RATES if parameters < limit) * RATE_FACTORS[recipe.method.kind]
     open_choices: list[tuple[str, Any, str]] = [

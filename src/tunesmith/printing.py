@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -11,6 +13,7 @@ import typer
 if TYPE_CHECKING:
     from tunesmith.open import Run
     from tunesmith.preflight import Choice, Note
+    from tunesmith.proposal import Line
     from tunesmith.recipe import Recipe
 
 KNOWN_PACKAGES = {
@@ -45,6 +48,17 @@ def print_check(notes: Sequence[Note], choices: Sequence[Choice], recipe: Recipe
 
 MOST_METRICS = 3
 """The first of a task's metrics are shown in the terminal; scores.json and the report have all."""
+
+
+def print_proposal(lines: Sequence[Line], output: Path, as_json: bool) -> None:
+    """The recipe that `new` wrote, and the next command."""
+    from tunesmith.proposal import as_yaml
+
+    if as_json:
+        print_json({"recipe": str(output), "choices": [asdict(line) for line in lines]})
+        return
+    typer.echo(as_yaml(lines, output.absolute().parent), nl=False)
+    typer.echo(f"\nwritten to {output}; next: tunesmith run {output}")
 
 
 def print_run(run: Run, as_json: bool) -> None:

@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tunesmith.data.rows import Row, input_key
 from tunesmith.data.sources import Reading, raw_rows, read_rows, stop_or_skip
@@ -45,10 +46,14 @@ class Splits:
 NAMING_ROWS = 100
 
 
-def column_names(path: str) -> list[str]:
+def column_names(source: str) -> list[str]:
     """The columns of the first rows of a file."""
-    rows = itertools.islice((raw.values for raw in raw_rows(Path(path)) if not raw.fault), NAMING_ROWS)
-    return list(dict.fromkeys(name for values in rows for name in values))
+    return list(dict.fromkeys(name for values in first_values(source, NAMING_ROWS) for name in values))
+
+
+def first_values(source: str, most: int) -> list[dict[str, Any]]:
+    """The first good rows of a file, as they stand in it."""
+    return list(itertools.islice((raw.values for raw in raw_rows(Path(source)) if not raw.fault), most))
 
 
 def load_splits(data: Data, columns: Sequence[Column]) -> Splits:

@@ -170,6 +170,11 @@ def _decoded(path: Path) -> str:
 READERS: dict[str, Callable[[Path], Iterator[RawRow]]] = {".jsonl": _jsonl, ".csv": _csv}
 
 
+def is_readable(path: Path) -> bool:
+    """Whether a file's name says that it is of a kind that can be read."""
+    return path.suffix.lower() in READERS
+
+
 def stop_or_skip(reading: Reading, on_bad_row: str) -> None:
     """With `stop`, bad rows end the run and are all counted; with `skip` they stay listed in the reading.
 

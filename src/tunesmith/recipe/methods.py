@@ -48,5 +48,18 @@ class Lora(Settings):
     """Names (endings) of the layers to update. `auto` and `all-linear` take every linear layer of the body."""
 
 
-Method = Annotated[Full | Head | LastLayers | Lora, Field(discriminator="kind"), KindOrMapping]
-KINDS: dict[str, type[Settings]] = {"full": Full, "head": Head, "last-layers": LastLayers, "lora": Lora}
+class AutoMethod(Settings):
+    """Full, last layers, head or LoRA, by the number of rows, the size of the model and the memory; said with its
+    reason, and written into the run folder."""
+
+    kind: Literal["auto"] = "auto"
+
+
+Method = Annotated[Full | Head | LastLayers | Lora | AutoMethod, Field(discriminator="kind"), KindOrMapping]
+KINDS: dict[str, type[Settings]] = {
+    "full": Full,
+    "head": Head,
+    "last-layers": LastLayers,
+    "lora": Lora,
+    "auto": AutoMethod,
+}
