@@ -140,6 +140,7 @@ def _open_folder(work: Work, folder: RunFolder, voice: Voice) -> dict[str, Any]:
             name: {
                 "rows": len(rows),
                 "file_sha256": work.splits.files.get(name),
+                "files_sha256": work.splits.parts.get(name, []),
                 "rows_sha256": hash_of(rows, work.recipe.task.columns),
             }
             for name, rows in splits.items()

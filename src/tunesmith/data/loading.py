@@ -5,14 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from tunesmith.data.rows import Row, input_key
-from tunesmith.data.sources import Reading, read_rows, stop_or_skip
+from tunesmith.data.sources import Reading, read_source, stop_or_skip
 from tunesmith.data.splits import overlap, split_rows, take
 from tunesmith.errors import DataError, Fault
-from tunesmith.folder import sha256
 from tunesmith.recipe import Data
+from tunesmith.recipe.data import in_words
 from tunesmith.recipe.tasks import Column
 
 
@@ -25,7 +24,8 @@ class Splits:
         leaked: indices of test rows whose normalised input is also in train.
         skipped: bad rows that were left out (`on_bad_row: skip`).
         notes: how columns were read where that was not by their own name.
-        files: SHA-256 of each file, by split.
+        files: one SHA-256 for the files of each split (of the one file, where there is one).
+        parts: the SHA-256 of every file, by split.
     """
 
     train: list[Row]
@@ -35,6 +35,7 @@ class Splits:
     skipped: list[Fault] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     files: dict[str, str] = field(default_factory=dict)
+    parts: dict[str, list[str]] = field(default_factory=dict)
 
     def named(self) -> dict[str, list[Row]]:
         """The splits that have rows, by name."""
@@ -45,13 +46,11 @@ def load_splits(data: Data, columns: Sequence[Column]) -> Splits:
     """Read every file of a recipe and split it. Raises DataError with every bad row named."""
     extra = (data.group,) if data.group else ()
     readings: dict[str, Reading] = {}
-    files: dict[str, str] = {}
     for split in ("train", "validation", "test"):
-        path = getattr(data, split)
-        if isinstance(path, str):
-            readings[split] = read_rows(path, columns, data.columns, extra if split == "train" else ())
+        source = getattr(data, split)
+        if isinstance(source, str | list):
+            readings[split] = read_source(source, columns, data.columns, extra if split == "train" else (), split)
             stop_or_skip(readings[split], data.on_bad_row)
-            files[split] = sha256(Path(path))
     rows = take(readings["train"].rows, data.limit, columns)
     if "validation" in readings:
         train, validation = rows, readings["validation"].rows
@@ -60,7 +59,7 @@ def load_splits(data: Data, columns: Sequence[Column]) -> Splits:
         train, validation = split_rows(rows, float(data.validation), columns, data.group)
     if not train or not validation:
         missing = "train on" if not train else "validate on"
-        raise DataError(f"no rows left to {missing}", data.train, "give more rows, or change data.validation")
+        raise DataError(f"no rows left to {missing}", in_words(data.train), "give more rows, or change data.validation")
     test = readings["test"].rows if "test" in readings else []
     return Splits(
         train=train,
@@ -69,7 +68,8 @@ def load_splits(data: Data, columns: Sequence[Column]) -> Splits:
         leaked=overlap(test, train, columns),
         skipped=[fault for reading in readings.values() for fault in reading.faults],
         notes=[note for reading in readings.values() for note in reading.notes],
-        files=files,
+        files={split: reading.digest for split, reading in readings.items()},
+        parts={split: reading.hashes for split, reading in readings.items()},
     )
 
 
@@ -78,5 +78,7 @@ def hash_of(rows: Sequence[Row], columns: Sequence[Column]) -> str:
     digest = hashlib.sha256()
     for row in rows:
         digest.update(input_key(row, columns).encode("utf-8", "surrogatepass") + b"\x1e")
-        digest.update(str(row.get("label")).encode("utf-8", "surrogatepass") + b"\x1e")
+        for column in columns:
+            if not column.is_input:
+                digest.update(str(row.get(column.name)).encode("utf-8", "surrogatepass") + b"\x1e")
     return digest.hexdigest()
