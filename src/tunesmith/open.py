@@ -13,8 +13,9 @@ import orjson
 
 from tunesmith import folder as folders
 from tunesmith import methods, tasks
+from tunesmith.data.loading import hash_of
 from tunesmith.data.rows import Row
-from tunesmith.data.sources import read_rows, stop_or_skip
+from tunesmith.data.sources import Reading, read_source, stop_or_skip
 from tunesmith.devices import Devices, choose_devices
 from tunesmith.errors import CheckpointError
 from tunesmith.evaluation import as_predictions, predict, score
@@ -26,6 +27,8 @@ from tunesmith.recipe import methods as method_settings
 from tunesmith.recipe import tasks as task_settings
 from tunesmith.report.manifest import now
 from tunesmith.tasks.contract import Answer, Limit
+
+Source = str | Path | Sequence[str]
 
 
 class Run:
@@ -61,29 +64,32 @@ class Run:
         rows = [_as_row(text, number) for number, text in enumerate(texts, start=1)]
         return [self._task.shown(answer) for answer in self._answer(rows)]
 
-    def predict_file(self, data: str | Path, columns: dict[str, str] | None = None) -> Iterator[dict[str, Any]]:
-        """Answer every row of a file as `predict` does, with its 0-based "row"."""
+    def predict_file(self, data: Source, columns: dict[str, str] | None = None) -> Iterator[dict[str, Any]]:
+        """Answer every row of a file (or of files, a glob, a data set on a hub) as `predict` does, with its 0-based
+        "row"."""
         inputs = [column for column in self._columns if column.is_input]
-        reading = read_rows(data, inputs, columns or {})
+        reading = read_source(_named(data), inputs, columns or {}, split="test")
         stop_or_skip(reading, "stop")
         for number, answer in enumerate(self._answer(reading.rows)):
             yield {"row": number, **self._task.shown(answer)}
 
-    def evaluate(self, data: str | Path, columns: dict[str, str] | None = None) -> dict[str, Any]:
-        """Score the model on a labelled file. A look at the sealed test is counted in the run folder."""
-        reading = read_rows(data, self._columns, columns or {})
+    def evaluate(self, data: Source, columns: dict[str, str] | None = None) -> dict[str, Any]:
+        """Score the model on labelled rows. A look at the sealed test is counted in the run folder."""
+        reading = read_source(_named(data), self._columns, columns or {}, split="test")
         stop_or_skip(reading, "stop")
         answers = self._answer(reading.rows)
         measures = self._task.measures(as_predictions([self._task.gold(row) for row in reading.rows], answers))
-        looks = self._count_look(Path(data), len(reading.rows))
+        looks = self._count_look(reading)
         return {"rows": len(reading.rows), "scores": score(measures), "looks_at_test": looks}
 
-    def _count_look(self, data: Path, rows: int) -> int:
-        """How often the sealed test was looked at, this time included (if `data` is the test)."""
-        digest = folders.sha256(data)
-        sealed = self.manifest.get("data", {}).get("test", {}).get("file_sha256")
-        if digest == sealed:
-            folders.append(self.folder.looks, {"when": now(), "by": "evaluate", "rows": rows, "sha256": digest})
+    def _count_look(self, reading: Reading) -> int:
+        """How often the sealed test was looked at, this time included (if a file of it was read, or its very rows in
+        another kind of file)."""
+        sealed = self.manifest.get("data", {}).get("test", {})
+        files = {sealed.get("file_sha256"), *sealed.get("files_sha256", [])}
+        if not files.isdisjoint(reading.hashes) or hash_of(reading.rows, self._columns) == sealed.get("rows_sha256"):
+            look = {"when": now(), "by": "evaluate", "rows": len(reading.rows), "sha256": reading.digest}
+            folders.append(self.folder.looks, look)
         return len(folders.lines(self.folder.looks))
 
     def _answer(self, rows: Sequence[Row]) -> list[Answer]:
@@ -142,6 +148,10 @@ def _checked(card: Any, place: Path) -> dict[str, Any]:
     if not all(good):
         raise CheckpointError("not a card of ours", str(place), "restore the run's model folder from a copy")
     return card
+
+
+def _named(data: Source) -> str | Sequence[str]:
+    return str(data) if isinstance(data, Path) else data
 
 
 def _as_row(text: str | tuple[str, str], number: int) -> Row:

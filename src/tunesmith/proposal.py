@@ -197,7 +197,7 @@ def _suits(target: str, values: Sequence[Any]) -> bool:
 def _have_fractions(values: Sequence[Any]) -> bool:
     """Whether all are numbers (as a CSV holds them, too), some not whole: whole ones are more likely classes or ids."""
     try:
-        return any([not float(value).is_integer() for value in values])
+        return any(not float(value).is_integer() for value in values)
     except (TypeError, ValueError):
         return False
 

@@ -136,14 +136,7 @@ def _open_folder(work: Work, folder: RunFolder, voice: Voice) -> dict[str, Any]:
         "finished": None,
         "choices": began["choices"] if began else [choice.record() for choice in work.choices],
         "base": {"reference": work.recipe.model, "revision": work.base.revision, "sha256": base_hashes},
-        "data": {
-            name: {
-                "rows": len(rows),
-                "file_sha256": work.splits.files.get(name),
-                "rows_sha256": hash_of(rows, work.recipe.task.columns),
-            }
-            for name, rows in splits.items()
-        },
+        "data": _identify_rows(work),
         "labels": list(work.task.labels),
         "learned": work.task.learned(),
         "parameters": count_parameters(work.loaded.model),
@@ -171,6 +164,19 @@ def _open_folder(work: Work, folder: RunFolder, voice: Voice) -> dict[str, Any]:
         f"{parameters['trainable']:,} of {parameters['total']:,} parameters move"
     )
     return record
+
+
+def _identify_rows(work: Work) -> dict[str, Any]:
+    """The rows of each split by number and hash, and the files they came from."""
+    return {
+        name: {
+            "rows": len(rows),
+            "file_sha256": work.splits.files.get(name),
+            "files_sha256": work.splits.parts.get(name, []),
+            "rows_sha256": hash_of(rows, work.recipe.task.columns),
+        }
+        for name, rows in work.splits.named().items()
+    }
 
 
 def _try_rewrites(work: Work, voice: Voice) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Self
 from pydantic import Field, model_validator
 
 from tunesmith.recipe.base import Settings
-from tunesmith.recipe.data import Data
+from tunesmith.recipe.data import Data, with_paths
 from tunesmith.recipe.judge import Judge, Machine
 from tunesmith.recipe.methods import Full, Head, LastLayers, Lora, Method
 from tunesmith.recipe.tasks import Task, TextClassification
@@ -73,9 +73,9 @@ class Recipe(Settings):
     def with_paths(self, change: Any) -> Self:
         """A copy in which `change` was applied to every path (and to `model` where that is a path)."""
         data = self.data.but(
-            train=change(self.data.train),
-            validation=change(self.data.validation) if isinstance(self.data.validation, str) else self.data.validation,
-            test=change(self.data.test) if self.data.test is not None else None,
+            train=with_paths(self.data.train, change),
+            validation=with_paths(self.data.validation, change),
+            test=with_paths(self.data.test, change),
         )
         model = change(self.model) if is_path(self.model) else self.model
         return self.but(data=data, model=model, output=change(self.output) if self.output != "auto" else "auto")
