@@ -8,7 +8,7 @@ from typing import Any
 
 NAME = "trackio"
 
-CODE = '''
+CODE = """
 import json, os, sys, time
 
 behaviour = os.environ.get("BEHAVIOUR", "")
@@ -57,7 +57,7 @@ def init(**given):
     if behaviour == "raises at the start":
         raise RuntimeError("no luck")
     return Run(**given)
-'''
+"""
 
 
 def make(folder: Path) -> Path:

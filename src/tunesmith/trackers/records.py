@@ -74,11 +74,9 @@ class Tail:
         self.seen: dict[str, int] = {}
 
     def new(self) -> list[dict[str, Any]]:
-        try:
-            file = open(self.path, "rb")
-        except FileNotFoundError:
+        if not self.path.exists():
             return []
-        with file:
+        with open(self.path, "rb") as file:
             state = os.fstat(file.fileno())
             if state.st_ino != self.inode or state.st_size < self.offset:
                 self.inode, self.offset = state.st_ino, 0
