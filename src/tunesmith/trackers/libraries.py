@@ -64,7 +64,8 @@ class Trackio:
         place.mkdir()
         import trackio
 
-        self.run = trackio.init(project=PROJECT, name=about.name, config=about.settings, embed=False)
+        quiet = {"embed": False, "auto_log_gpu": False, "auto_log_cpu": False}
+        self.run = trackio.init(project=PROJECT, name=about.name, config=about.settings, **quiet)
 
     def log(self, point: Point) -> None:
         self.run.log(dict(point.values), step=point.step)
