@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -56,6 +56,10 @@ class Recipe(Settings):
 
     machine: Machine = Machine()
     """Where it runs."""
+
+    track: list[Literal["tensorboard", "trackio", "mlflow", "wandb"]] = Field(default_factory=list)
+    """Experiment trackers that read along, each in a process of its own: one that fails costs a warning, never the run.
+    Their stores lie in the run folder; without a variable of theirs that says otherwise nothing leaves this machine."""
 
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Seeds the head, the order of rows and dropout. The split does not depend on it."""
