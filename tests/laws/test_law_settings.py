@@ -147,6 +147,7 @@ TABLE: dict[str, Row] = {
         common=lambda place: {"data": {"train": str(place.folder / "bad.jsonl")}},
     ),
     "data.limit": Row({"data": {"limit": 20}}, rows_of("train")),
+    "method.auto.kind": Row({"method": "auto"}, manifest("parameters", "trainable")),
     "method.full.kind": Row({"method": "full"}, manifest("parameters", "trainable"), common={"method": "head"}),
     "method.head.kind": Row({"method": "head"}, manifest("parameters", "trainable")),
     "method.last-layers.kind": Row(LAST, manifest("parameters", "trainable")),
