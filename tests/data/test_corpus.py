@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-import corpus
 import pytest
 import test_reading_rows as plain
 
+import corpus
 from tunesmith.data.rows import Row
 from tunesmith.data.sources import read_rows, stop_or_skip, stream_rows
 from tunesmith.errors import DataError, Fault

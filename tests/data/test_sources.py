@@ -6,17 +6,16 @@ import gzip
 import hashlib
 import json
 import os
-import resource
 import sys
 import time
 import tracemalloc
 from pathlib import Path
 from typing import Any
 
-import corpus
 import pytest
 
-from tunesmith.data import guard, readers
+import corpus
+from tunesmith.data import guard
 from tunesmith.data.columns import check_cell, read_cell
 from tunesmith.data.guard import Limits, guarded_rows
 from tunesmith.data.json_text import depth, doubled_key
@@ -179,9 +178,7 @@ def test_a_column_may_begin_late_in_a_stream_but_not_take_anothers_place(tmp_pat
 
 def test_a_stream_that_is_left_early_leaves_no_process(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl.gz"
-    path.write_bytes(
-        gzip.compress(os.urandom(1 << 20).hex().join(["", ""]).encode() + corpus.line("x" * 200).encode() * 50_000)
-    )
+    path.write_bytes(gzip.compress(corpus.line("x" * 200).encode() * 50_000))
     rows = stream_rows(path, COLUMNS, {})
     next(rows)
     rows.close()  # type: ignore[attr-defined]
@@ -464,4 +461,3 @@ def test_a_hundred_thousand_rows_are_read_in_about_a_second(tmp_path: Path) -> N
     began = time.process_time()
     assert len(read_rows(path, COLUMNS, {}).rows) == 100_000
     assert time.process_time() - began < 2, "0.8 s where it was written"
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss and readers.LARGEST_LINE
