@@ -121,8 +121,8 @@ class Parts:
         if staged.exists():
             os.replace(staged, self.out)
             folders.flush_folder(self.out.absolute().parent)
-        for part in self._names():
-            part.unlink()
+        for file in (*self._names(), self.path / COUNTS, self.path / STATE):  # what says whose it is goes last
+            file.unlink()
         shutil.rmtree(self.path)
         return counts
 
