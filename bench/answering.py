@@ -20,7 +20,7 @@ import tempfile
 import time
 from pathlib import Path
 
-WORDS = "card money bank lost stolen transfer refund arrived waiting fee rate cash".split()
+WORDS = ["card", "money", "bank", "lost", "stolen", "transfer", "refund", "arrived", "waiting", "fee", "rate", "cash"]
 
 WATCHED = """
 import resource, sys

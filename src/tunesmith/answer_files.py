@@ -32,13 +32,13 @@ class Parts:
         self.out = out
         self.path = out.with_name(f"{out.name}.partial")
 
-    def require_free(self, force: bool, data: str | Path) -> None:
+    def require_free(self, force: bool, read: Sequence[str]) -> None:
         """Raise RecipeError if OUT must not be written: it is there already, or is what is read."""
         if self.out.is_dir():
             raise RecipeError("a folder of this name is there", str(self.out), "name a file")
         if not self.out.exists():
             return
-        if Path(data).exists() and self.out.samefile(data):
+        if any(Path(name).exists() and self.out.samefile(name) for name in read):
             raise RecipeError("answers would take the place of the rows they answer", str(self.out))
         if not force and not self.is_joined:
             raise RecipeError("there is a file of this name", str(self.out), "--force replaces it when all is answered")

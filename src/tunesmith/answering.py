@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,22 +19,29 @@ import numpy as np
 
 from tunesmith import folder as folders
 from tunesmith.answer_files import Parts, kind_of
-from tunesmith.data.columns import check_cell, map_columns
 from tunesmith.data.rows import Row
-from tunesmith.data.sources import SHOWN_FAULTS, raw_rows
+from tunesmith.data.sources import SHOWN_FAULTS, describe_file, files_of, stream_rows
 from tunesmith.errors import DataError, Fault, Interrupted, RecipeError, ResourceError
 from tunesmith.fitting import StopSignal, Voice, stop_signals
+from tunesmith.recipe.data import HUB
 
 if TYPE_CHECKING:
     from tunesmith.open import Run
-    from tunesmith.recipe.tasks import Column
 
 WINDOW_ROWS = 4096
+HUB_SPLIT = "test"
 FIRST_BYTES = 1_000_000
 """So much of the input's beginning is hashed to know it again; the rest goes by size and time of change."""
 
-Source = str | Path
+Source = str | Path | Sequence[str]
+"""A file, a glob, several of them, or a data set on a hub."""
+
 Line = dict[str, Any]
+
+
+def named(data: Source) -> str | Sequence[str]:
+    """The same as text."""
+    return str(data) if isinstance(data, str | Path) else [str(name) for name in data]
 
 
 @dataclass(frozen=True)
@@ -130,7 +138,7 @@ def stream_answers(
     window_rows: int = WINDOW_ROWS,
 ) -> Iterator[Line]:
     """The lines for a file one by one, in constant memory; answers come as windows are done."""
-    for window in windows_of(stream_rows(data, run.inputs, columns or {}), window_rows):
+    for window in windows_of(stream_rows(named(data), run.inputs, columns or {}, split=HUB_SPLIT), window_rows):
         yield from answered(run, window, details, on_bad_row, lambda done: None)
 
 
@@ -159,9 +167,8 @@ def answer_file(
     voice = voice or Voice()
     kind_of(out)
     parts = Parts(out)
-    parts.require_free(force, data)
-    assert run.card, "no model, no answers: told before anything is made"
-    state = {"format": 1, "input": identity_of(data), "model": hash_of_model(run.folder.model)}
+    parts.require_free(force, [name for name in files_of(named(data)) if not name.startswith(HUB)])
+    state = {"format": 1, "input": identity_of(data), "model": hash_of_model(run)}
     state |= {"window": window_rows, **asdict(details)}
     with parts.claimed(state), _remedies(parts), stop_signals() as stop:
         if not parts.is_joined:
@@ -189,7 +196,9 @@ def _answer_windows(work: _Work, parts: Parts, voice: Voice, stop: StopSignal) -
     notes: list[str] = []
     total = estimated_rows(work.data)
     kept = told = False
-    for window in windows_of(stream_rows(work.data, work.run.inputs, {}, notes=notes), work.window_rows):
+    for window in windows_of(
+        stream_rows(named(work.data), work.run.inputs, {}, split=HUB_SPLIT, notes=notes), work.window_rows
+    ):
         while notes:
             voice.say(notes.pop(0))
         if parts.holds(window.first, len(window.rows)):
@@ -238,68 +247,42 @@ def _how_to_go_on(parts: Parts) -> str:
 
 
 def identity_of(data: Source) -> list[dict[str, Any]]:
-    """What tells an input from another: size, time of change, and a hash of how it begins."""
-    found = []
-    for name in [str(data)]:
-        try:
-            with open(name, "rb") as file:
-                about = Path(name).stat()
-                begins = hashlib.sha256(file.read(FIRST_BYTES)).hexdigest()
-        except OSError as error:
-            raise DataError(f"cannot be read ({error.strerror})", name) from None
-        found.append({"bytes": about.st_size, "changed_ns": about.st_mtime_ns, "first_megabyte_sha256": begins})
-    return found
+    """What tells an input from another: each file's size, time of change, and a hash of how it begins."""
+    return [_identity_of(name) for name in files_of(named(data))]
 
 
-def hash_of_model(folder: Path) -> str:
-    """One SHA-256 for a model folder: names and contents of all its files."""
-    digest = hashlib.sha256()
+def _identity_of(name: str) -> dict[str, Any]:
+    if name.startswith(HUB):
+        return {"hub": name}
+    try:
+        with open(describe_file(name).path, "rb") as file:
+            about = os.fstat(file.fileno())
+            begins = hashlib.sha256(file.read(FIRST_BYTES)).hexdigest()
+    except OSError as error:
+        raise DataError(f"cannot be read ({error.strerror})", name) from None
+    return {"bytes": about.st_size, "changed_ns": about.st_mtime_ns, "first_megabyte_sha256": begins}
+
+
+def hash_of_model(run: Run) -> str:
+    """One SHA-256 for a run's model: its card, names and contents of all its files. Raises CheckpointError without."""
+    digest, folder = hashlib.sha256(folders.to_json(run.card)), run.folder.model
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
         digest.update(f"{file.relative_to(folder)}\0{folders.sha256(file)}\n".encode())
     return digest.hexdigest()
 
 
 def estimated_rows(data: Source) -> int | None:
-    """About how many rows a text file has, by its line ends; None for what has none."""
-    path = Path(data)
+    """About how many rows there are, by the line ends of text files; None where a file has none."""
+    counts = [_estimated_rows(Path(name)) for name in files_of(named(data))]
+    return None if None in counts else sum(count or 0 for count in counts)
+
+
+def _estimated_rows(path: Path) -> int | None:
     header = {".jsonl": 0, ".csv": 1, ".tsv": 1}.get(path.suffix.lower())
     if header is None or not path.is_file():
         return None
+    ends, last = 0, b""
     with open(path, "rb") as file:
-        ends = sum(piece.count(b"\n") for piece in iter(lambda: file.read(1 << 20), b""))
-        if file.tell():
-            file.seek(-1, 2)
-            ends += file.read(1) != b"\n"
-    return max(0, ends - header)
-
-
-def stream_rows(
-    source: Source, columns: Sequence[Column], named: Mapping[str, str], notes: list[str] | None = None
-) -> Iterator[Row | Fault]:
-    """Rows one by one; a bad row comes as its fault."""
-    path = Path(source)
-    raws = raw_rows(path)
-    first = list(islice(raws, 1000))
-    if not first:
-        raise DataError("no rows", str(path), "is this the right file?")
-    found = list(dict.fromkeys(name for raw in first for name in raw.values))
-    mapping, said = map_columns(found, columns, named, str(path)) if found else ({}, [])
-    if notes is not None:
-        notes += said
-    for raw in chain(first, raws):
-        yield _row(path, raw, columns, mapping)
-
-
-def _row(path: Path, raw: Any, columns: Sequence[Column], mapping: Mapping[str, str]) -> Row | Fault:
-    if raw.fault:
-        return Fault(f"{path}:{raw.line}", raw.fault)
-    values = {}
-    for column in columns:
-        theirs = mapping.get(column.name)
-        if theirs is not None:
-            value, fault = check_cell(column, raw.values.get(theirs))
-            if fault:
-                return Fault(f"{path}:{raw.line}:{theirs}", f"{theirs} {fault}")
-            if value is not None:
-                values[column.name] = value
-    return Row(values, str(path), raw.line)
+        while piece := file.read(1 << 20):
+            ends, last = ends + piece.count(b"\n"), piece[-1:]
+    return max(0, ends + (last not in (b"", b"\n")) - header)

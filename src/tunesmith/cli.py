@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tunesmith.errors import EXIT_CODES, Fault, GateError, RecipeError, TunesmithError
+
+if TYPE_CHECKING:
+    from tunesmith.recipe import Recipe
 
 app = typer.Typer(
     name="tunesmith",
@@ -52,10 +55,11 @@ def new(
 def check(recipe: RecipeFile, set_: Set = [], json: Json = False) -> None:  # noqa: B006
     """Say everything that can be said before it costs. Exits with 3 if a note says stop."""
     from tunesmith.printing import print_check
+    from tunesmith.recipe.data import uses_hub
     from tunesmith.recipe.reading import read_recipe
 
     settings = read_recipe(recipe, set_)
-    _stay_offline(settings.model)
+    _stay_offline(settings.model, uses_hub(settings.data))
     from tunesmith.run import check
 
     notes, choices, resolved = check(settings)
@@ -76,7 +80,7 @@ def run(
     from tunesmith.recipe.reading import read_recipe
 
     settings = read_recipe(recipe, set_)
-    _train(settings.machine.processes, settings.model, "run", settings, accept, gate, json)
+    _train(settings, "run", settings, accept, gate, json)
 
 
 @app.command()
@@ -87,21 +91,16 @@ def resume(run: RunPath, accept: Accept = [], gate: Gate = False, json: Json = F
 
     folder = RunFolder(run)
     settings = read_recipe(folder.recipe) if folder.exists else None
-    _train(
-        settings.machine.processes if settings else 1,
-        settings.model if settings else "",
-        "resume",
-        run,
-        accept,
-        gate,
-        json,
-    )
+    _train(settings, "resume", run, accept, gate, json)
 
 
-def _train(processes: int, model: str, verb: str, subject: Any, accept: list[str], gate: bool, json: bool) -> None:
-    _stay_offline(model)
+def _train(settings: Recipe | None, verb: str, subject: Any, accept: list[str], gate: bool, json: bool) -> None:
+    from tunesmith.recipe.data import uses_hub
+
+    _stay_offline(settings.model if settings else "", settings is not None and uses_hub(settings.data))
     from tunesmith import launch
 
+    processes = settings.machine.processes if settings else 1
     if processes > 1 and not launch.is_started():
         return launch.start(processes, sys.argv[1:])
     from tunesmith.printing import print_run
@@ -120,22 +119,22 @@ def _train(processes: int, model: str, verb: str, subject: Any, accept: list[str
 @app.command()
 def evaluate(
     run: RunPath,
-    data: Annotated[Path, typer.Option("--data", help="A labelled file (.jsonl, .csv).")],
+    data: Annotated[str, typer.Option("--data", help="Labelled rows: a file, a glob, or hub:owner/name.")],
     json: Json = False,
 ) -> None:
     """Score a run's model on a labelled file. Looks at its sealed test are counted."""
-    _stay_offline("")
+    _stay_offline("", data.startswith("hub:"))
     from tunesmith.open import Run
     from tunesmith.printing import print_evaluation
 
-    print_evaluation(Run(run).evaluate(data), str(data), json)
+    print_evaluation(Run(run).evaluate(data), data, json)
 
 
 @app.command()
 def predict(
     run: RunPath,
     texts: Annotated[list[str] | None, typer.Argument(help="Texts to answer.", show_default=False)] = None,
-    data: Annotated[Path | None, typer.Option("--data", help="A file of rows (.jsonl, .csv).")] = None,
+    data: Annotated[str | None, typer.Option("--data", help="Rows: a file, a glob, or hub:owner/name.")] = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Where answers go (.jsonl, .csv, .parquet); else JSON lines.")
     ] = None,
@@ -155,7 +154,7 @@ def predict(
         raise RecipeError(f"--on-bad-row is stop or skip, not {on_bad_row!r}", "predict")
     if output is not None and data is None:
         raise RecipeError("-o goes with --data FILE", "predict", "for texts, send what is printed to a file")
-    _stay_offline("")
+    _stay_offline("", data is not None and data.startswith("hub:"))
     from tunesmith.answering import Details, answer_file, stream_answers
     from tunesmith.open import Run
     from tunesmith.printing import print_answered, print_answers, print_stream
@@ -206,8 +205,8 @@ def doctor(json: Json = False) -> None:
     print_doctor({"versions": versions(), "hardware": hardware()}, json)
 
 
-def _stay_offline(model: str) -> None:
-    """Before any library is imported: only a base that is named by a hub id may use the network."""
+def _stay_offline(model: str, hub_data: bool = False) -> None:
+    """Before any library is imported: only a base or rows that are named by a hub id may use the network."""
     import os
 
     from tunesmith.recipe import is_path
@@ -215,7 +214,7 @@ def _stay_offline(model: str) -> None:
     os.environ["USE_HUB_KERNELS"] = "NO"
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    if not model or model.startswith("package:") or is_path(model):
+    if not hub_data and (not model or model.startswith("package:") or is_path(model)):
         os.environ["HF_HUB_OFFLINE"] = "1"
 
 

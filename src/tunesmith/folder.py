@@ -89,6 +89,11 @@ class RunFolder:
         return self.path / "model"
 
     @property
+    def trackers(self) -> Path:
+        """A store and the messages of each tracker, by its name."""
+        return self.path / "trackers"
+
+    @property
     def card(self) -> Path:
         return self.path / "README.md"
 

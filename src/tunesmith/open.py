@@ -10,9 +10,10 @@ from typing import Any
 
 from tunesmith import folder as folders
 from tunesmith import methods, tasks
-from tunesmith.answering import Details, shown, stream_answers
+from tunesmith.answering import Details, Source, named, shown, stream_answers
+from tunesmith.data.loading import hash_of
 from tunesmith.data.rows import Row
-from tunesmith.data.sources import read_rows, stop_or_skip
+from tunesmith.data.sources import Reading, read_source, stop_or_skip
 from tunesmith.devices import Devices, choose_devices
 from tunesmith.errors import CheckpointError
 from tunesmith.evaluation import as_predictions, predict, score
@@ -73,36 +74,38 @@ class Run:
 
     def predict_file(
         self,
-        data: str | Path,
+        data: Source,
         columns: dict[str, str] | None = None,
         probabilities: bool = False,
         top_k: int = 0,
         abstain_below: float | None = None,
         on_bad_row: str = "stop",
     ) -> Iterator[dict[str, Any]]:
-        """Answer every row of a file as `predict` does, with its 0-based "row"; in constant memory, so that a file may
-        be of any length.
+        """Answer every row of a file (or of files, a glob, a data set on a hub) as `predict` does, with its 0-based
+        "row"; in constant memory, so that a file may be of any length.
 
         Args:
             on_bad_row: `stop` ends with a DataError that names the row; `skip` gives {"row", "fault"} for it.
         """
         return stream_answers(self, data, columns, Details(probabilities, top_k, abstain_below), on_bad_row)
 
-    def evaluate(self, data: str | Path, columns: dict[str, str] | None = None) -> dict[str, Any]:
-        """Score the model on a labelled file. A look at the sealed test is counted in the run folder."""
-        reading = read_rows(data, self._columns, columns or {})
+    def evaluate(self, data: Source, columns: dict[str, str] | None = None) -> dict[str, Any]:
+        """Score the model on labelled rows. A look at the sealed test is counted in the run folder."""
+        reading = read_source(named(data), self._columns, columns or {}, split="test")
         stop_or_skip(reading, "stop")
         answers = self._answer(reading.rows)
         measures = self._task.measures(as_predictions([self._task.gold(row) for row in reading.rows], answers))
-        looks = self._count_look(Path(data), len(reading.rows))
+        looks = self._count_look(reading)
         return {"rows": len(reading.rows), "scores": score(measures), "looks_at_test": looks}
 
-    def _count_look(self, data: Path, rows: int) -> int:
-        """How often the sealed test was looked at, this time included (if `data` is the test)."""
-        digest = folders.sha256(data)
-        sealed = self.manifest.get("data", {}).get("test", {}).get("file_sha256")
-        if digest == sealed:
-            folders.append(self.folder.looks, {"when": now(), "by": "evaluate", "rows": rows, "sha256": digest})
+    def _count_look(self, reading: Reading) -> int:
+        """How often the sealed test was looked at, this time included (if a file of it was read, or its very rows in
+        another kind of file)."""
+        sealed = self.manifest.get("data", {}).get("test", {})
+        files = {sealed.get("file_sha256"), *sealed.get("files_sha256", [])}
+        if not files.isdisjoint(reading.hashes) or hash_of(reading.rows, self._columns) == sealed.get("rows_sha256"):
+            look = {"when": now(), "by": "evaluate", "rows": len(reading.rows), "sha256": reading.digest}
+            folders.append(self.folder.looks, look)
         return len(folders.lines(self.folder.looks))
 
     def answer_rows(

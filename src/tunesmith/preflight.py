@@ -129,9 +129,7 @@ def choose(
     choices: list[Choice] = []
     parameters = count_base_parameters(base)
     if recipe.method.kind == "auto":
-        kind, reason = choose_method(len(splits.train), parameters, memory_bytes(devices.device))
-        recipe = recipe.but(method=METHOD_KINDS[kind]())
-        choices.append(Choice("method", kind, reason))
+        recipe = _with_method(recipe, choices, len(splits.train), parameters, devices)
     steps_per_epoch = math.ceil(len(splits.train) / recipe.train.batch_size)
     rate = next(rate for limit, rate in FULL_RATES if parameters < limit) * RATE_FACTORS[recipe.method.kind]
     open_choices: list[tuple[str, Any, str]] = [
@@ -159,6 +157,12 @@ def choose(
             choices.append(Choice(key, value, why))
     sections = {section: getattr(recipe, section).but(**values) for section, values in changes.items()}
     return recipe.but(**sections), choices
+
+
+def _with_method(recipe: Recipe, choices: list[Choice], rows: int, parameters: int, devices: Devices) -> Recipe:
+    kind, reason = choose_method(rows, parameters, memory_bytes(devices.device))
+    choices.append(Choice("method", kind, reason))
+    return recipe.but(method=METHOD_KINDS[kind]())
 
 
 def choose_target(recipe: Recipe, settled: Any) -> tuple[Recipe, list[Choice]]:

@@ -155,11 +155,12 @@ def _target(table: Table, taken: set[str | None], where: str) -> Line:
         name = next((name for name in column.names if name in rest), None)
         if name is not None and target != "path" and _suits(target, table.values(name)):
             return _deeper(table, name, rest) if target == "label" else Line(column.name, name, f"the {column.name}")
-    for name in rest:
-        for target, column in TextClassification.TARGETS.items():
-            if target != "path" and _suits(target, table.values(name)):
-                kinds = {"label": "few different values", "labels": "lists of names", "score": "numbers"}
-                return Line(column.name, name, f"holds {kinds[target]}")
+    holds = {"label": "few different values", "labels": "lists of names", "score": "numbers with fractions"}
+    for target, what in holds.items():
+        for name in rest:
+            values = table.values(name)
+            if _suits(target, values) and (target != "score" or _have_fractions(values)):
+                return Line(TextClassification.TARGETS[target].name, name, f"holds {what}")
     raise DataError("no column that could be learned", where, f"beside the text there are: {', '.join(rest) or 'none'}")
 
 
@@ -187,17 +188,16 @@ def _suits(target: str, values: Sequence[Any]) -> bool:
     if target == "labels":
         return all(isinstance(value, list) and all(isinstance(item, str | int) for item in value) for value in values)
     if target == "score":
-        return all(isinstance(value, int | float) and not isinstance(value, bool) for value in values) or _numeric(
-            values
-        )
+        are_numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+        return are_numbers or _have_fractions(values)
     named = all(isinstance(value, str | int) for value in values)
     return named and 2 <= len(set(values)) <= max(2, MOST_CLASSES_SHARE * len(values))
 
 
-def _numeric(texts: Sequence[Any]) -> bool:
-    """Numbers as a CSV holds them; whole numbers are more likely classes."""
+def _have_fractions(values: Sequence[Any]) -> bool:
+    """Whether all are numbers (as a CSV holds them, too), some not whole: whole ones are more likely classes or ids."""
     try:
-        return any(not float(text).is_integer() for text in texts)
+        return any(not float(value).is_integer() for value in values)
     except (TypeError, ValueError):
         return False
 

@@ -28,12 +28,14 @@ from tunesmith.recipe.reading import read_recipe, write_recipe
 from tunesmith.report import manifest
 from tunesmith.report.writing import write_report
 from tunesmith.rewrites import try_out
+from tunesmith.trackers import Trackers, require_installed
 
 SILENT = Voice()
 
 
 def check(recipe: Recipe) -> tuple[list[Note], list[Choice], Recipe]:
     """Everything that can be said before training: notes, what `auto` came to, and the recipe without `auto`."""
+    require_installed(recipe.track)
     devices = choose_devices(recipe.machine, recipe.train.precision)
     work = prepare(recipe, devices, SILENT)
     return work.notes, work.choices, work.recipe
@@ -79,6 +81,7 @@ def is_first() -> bool:
 
 
 def _carry_out(recipe: Recipe, folder: RunFolder, accept: Sequence[str], voice: Voice) -> Run:
+    require_installed(recipe.track)
     devices = choose_devices(recipe.machine, recipe.train.precision)
     if recipe.machine.processes > 1 and devices.world_size == 1:
         raise RecipeError(
@@ -87,15 +90,21 @@ def _carry_out(recipe: Recipe, folder: RunFolder, accept: Sequence[str], voice: 
         )
     with joined(devices), stop_signals() as stop:
         if devices.is_first:
-            with folder.claim():
-                _lead(recipe, folder, devices, accept, voice, stop)
+            with folder.claim(), Trackers(folder, voice.say) as trackers:
+                _lead(recipe, folder, devices, accept, voice, stop, trackers)
         else:
             _follow(folder, devices, stop)
     return Run(folder.path)
 
 
 def _lead(
-    recipe: Recipe, folder: RunFolder, devices: Devices, accept: Sequence[str], voice: Voice, stop: StopSignal
+    recipe: Recipe,
+    folder: RunFolder,
+    devices: Devices,
+    accept: Sequence[str],
+    voice: Voice,
+    stop: StopSignal,
+    trackers: Trackers,
 ) -> None:
     """The story, told by the first process."""
     work = prepare(recipe, devices, voice)
@@ -105,6 +114,7 @@ def _lead(
     _hand_over(work, folder)
     used = [trial["name"] for trial in record["rewrites"] if trial["used"]]
     fit = Fit(work.recipe, folder, devices, work.loaded, work.method, work.task, record["identity"], voice, stop, used)
+    trackers.start(work.recipe.track)
     progress = _fit_and_take_best(fit, work, folder)
     decision = score_validation(work, folder)
     if work.recipe.train.refit:
@@ -114,6 +124,7 @@ def _lead(
     _save_model(work, folder, decision)
     voice.stage("judging")
     judge_run(work, folder, baselines, decision)
+    fit.warnings += trackers.end()
     record |= _closing_record(work, folder, fit, progress)
     folders.write_json(folder.manifest, record)
     voice.stage("reporting")
@@ -136,14 +147,7 @@ def _open_folder(work: Work, folder: RunFolder, voice: Voice) -> dict[str, Any]:
         "finished": None,
         "choices": began["choices"] if began else [choice.record() for choice in work.choices],
         "base": {"reference": work.recipe.model, "revision": work.base.revision, "sha256": base_hashes},
-        "data": {
-            name: {
-                "rows": len(rows),
-                "file_sha256": work.splits.files.get(name),
-                "rows_sha256": hash_of(rows, work.recipe.task.columns),
-            }
-            for name, rows in splits.items()
-        },
+        "data": _identify_rows(work),
         "labels": list(work.task.labels),
         "learned": work.task.learned(),
         "parameters": count_parameters(work.loaded.model),
@@ -171,6 +175,19 @@ def _open_folder(work: Work, folder: RunFolder, voice: Voice) -> dict[str, Any]:
         f"{parameters['trainable']:,} of {parameters['total']:,} parameters move"
     )
     return record
+
+
+def _identify_rows(work: Work) -> dict[str, Any]:
+    """The rows of each split by number and hash, and the files they came from."""
+    return {
+        name: {
+            "rows": len(rows),
+            "file_sha256": work.splits.files.get(name),
+            "files_sha256": work.splits.parts.get(name, []),
+            "rows_sha256": hash_of(rows, work.recipe.task.columns),
+        }
+        for name, rows in work.splits.named().items()
+    }
 
 
 def _try_rewrites(work: Work, voice: Voice) -> list[dict[str, Any]]:

@@ -127,6 +127,24 @@ def test_every_kind_of_file_holds_the_same(run_of: Any, rows: Path, tmp_path: Pa
             assert cell[f"top{rank}"] == likely["label"] and float(cell[f"top{rank}_score"]) == likely["score"]
 
 
+def test_rows_of_other_kinds_of_file_have_the_same_answers(run_of: Any, rows: Path, tmp_path: Path) -> None:
+    import gzip
+
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    run, texts = run_of("label"), texts_of(rows)
+    pq.write_table(pa.table({"text": texts}), tmp_path / "rows.parquet")
+    (tmp_path / "rows.csv.gz").write_bytes(gzip.compress("\n".join(["text", *texts]).encode()))
+    (tmp_path / "one.jsonl").write_text("".join(line + "\n" for line in rows.read_text().splitlines()[:20]))
+    (tmp_path / "two.jsonl").write_text("".join(line + "\n" for line in rows.read_text().splitlines()[20:]))
+    answer_file(run, rows, tmp_path / "wanted.jsonl", window_rows=WINDOW)
+    both = [tmp_path / "one.jsonl", tmp_path / "two.jsonl"]
+    for number, data in enumerate((tmp_path / "rows.parquet", tmp_path / "rows.csv.gz", both)):
+        answer_file(run, data, tmp_path / f"{number}.jsonl", window_rows=WINDOW)
+        assert (tmp_path / f"{number}.jsonl").read_bytes() == (tmp_path / "wanted.jsonl").read_bytes()
+
+
 def test_probabilities_the_likeliest_and_abstention(run_of: Any, rows: Path) -> None:
     run = run_of("label")
     plain = run.predict(texts_of(rows))

@@ -206,8 +206,8 @@ def test_skipped_rows_of_every_file_are_named(tmp_path: Path) -> None:
             file.writelines(f'{{"text": "{name} {index}", "label": "{index % 2}"}}\n' for index in range(40))
     data = Data(train=str(tmp_path / "a.jsonl"), test=str(tmp_path / "t.jsonl"), on_bad_row="skip")
     splits = load_splits(data, COLUMNS)
-    assert [fault.where for fault in splits.skipped] == [str(tmp_path / "a.jsonl:1"), str(tmp_path / "t.jsonl:1")]
-    with pytest.raises(DataError, match=r"a\.jsonl:1: not valid JSON"):
+    assert [fault.where for fault in splits.skipped] == [str(tmp_path / "a.jsonl:1:1"), str(tmp_path / "t.jsonl:1:1")]
+    with pytest.raises(DataError, match=r"a\.jsonl:1:1: not valid JSON"):
         load_splits(data.but(on_bad_row="stop"), COLUMNS)
 
 

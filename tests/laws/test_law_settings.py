@@ -15,7 +15,7 @@ from workbench import recipe_of, run_tiny
 
 import tiny
 from tunesmith.errors import DataError, RecipeError, TunesmithError
-from tunesmith.folder import lines, read_json
+from tunesmith.folder import RunFolder, lines, read_json
 from tunesmith.open import Run
 from tunesmith.recipe import Recipe
 
@@ -147,6 +147,7 @@ TABLE: dict[str, Row] = {
         common=lambda place: {"data": {"train": str(place.folder / "bad.jsonl")}},
     ),
     "data.limit": Row({"data": {"limit": 20}}, rows_of("train")),
+    "method.auto.kind": Row({"method": "auto"}, manifest("parameters", "trainable")),
     "method.full.kind": Row({"method": "full"}, manifest("parameters", "trainable"), common={"method": "head"}),
     "method.head.kind": Row({"method": "head"}, manifest("parameters", "trainable")),
     "method.last-layers.kind": Row(LAST, manifest("parameters", "trainable")),
@@ -226,7 +227,7 @@ TABLE: dict[str, Row] = {
     ),
 }
 
-ELSEWHERE = {"machine.processes": "test_processes_are_started"}
+ELSEWHERE = {"machine.processes": "test_processes_are_started", "track": "test_a_tracker_is_started"}
 """Settings that a run in one process cannot show, and the test that does."""
 
 
@@ -342,6 +343,23 @@ def test_processes_are_started(place: Place, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("sys.argv", ["tunesmith", "run", str(file)])
     assert cli._run(debug=True) == 0
     assert started == [2]
+
+
+def test_a_tracker_is_started(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run starts every tracker that the recipe names, on its own folder (what they do then: tests/trackers)."""
+    from tunesmith import trackers
+
+    started: list[tuple[str, Path]] = []
+
+    def no_memory(name: str, folder: RunFolder) -> None:
+        started.append((name, folder.path))
+        raise OSError
+
+    monkeypatch.setattr(trackers, "start", no_memory)
+    monkeypatch.setattr(trackers, "find_spec", lambda name: types.SimpleNamespace(origin=name))
+    output = place.folder / "tracked"
+    assert run_tiny(place.base, place.train, output, train={"steps": 1}, track=["wandb", "mlflow"]).verdict
+    assert started == [("wandb", output), ("mlflow", output)]
 
 
 def test_processes_are_not_ignored_by_the_python_call(place: Place) -> None:

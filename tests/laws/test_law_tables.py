@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 
@@ -18,11 +18,13 @@ from tunesmith.recipe.judge import BASELINES
 from tunesmith.recipe.reading import SCHEMA_FILE, schema
 from tunesmith.recipe.tasks import Column
 from tunesmith.tasks import TASKS
+from tunesmith.tasks.contract import Prediction
+from tunesmith.tasks.targets import TARGETS
 
 
 def test_kinds_are_the_keys_of_the_tables() -> None:
     """Every kind that a recipe may name is built by a row of a table, and every row can be named."""
-    assert list(methods.KINDS) == list(METHODS)
+    assert list(methods.KINDS) == [*METHODS, "auto"], "`auto` becomes one of the others"
     assert list(tasks.KINDS) == list(TASKS)
     for table in (methods.KINDS, tasks.KINDS):
         for kind, settings in table.items():
@@ -39,21 +41,24 @@ def test_every_baseline_can_be_fitted() -> None:
     assert hasattr(Baseline, "predict")
 
 
-@pytest.mark.parametrize("kind", tasks.KINDS)
-def test_columns_are_whole(kind: str) -> None:
+@pytest.mark.parametrize("target", tasks.TextClassification.TARGETS)
+def test_columns_are_whole(target: str) -> None:
     """No name or alias is taken twice, every kind of cell has its check, an input is required."""
-    wanted: tuple[Column, ...] = tasks.KINDS[kind].columns  # type: ignore[attr-defined]
-    names = [name for column in wanted for name in (column.name, *column.aliases)]
+    settings = tasks.TextClassification(target=target)
+    names = [name for column in settings.columns for name in column.names]
     assert len(names) == len(set(names))
-    assert {column.kind for column in wanted} <= set(columns._CELLS)
+    assert {column.kind for column in settings.columns} <= set(columns._CELLS)
     assert set(get_args(Column.__annotations__["kind"]) or columns._CELLS) == set(columns._CELLS)
-    assert any(column.is_input and column.required for column in wanted)
+    assert any(column.is_input and column.required for column in settings.columns)
     assert {field.name for field in dataclasses.fields(Column)} == {"name", "kind", "required", "is_input", "aliases"}
-    primaries = tasks.KINDS[kind].primaries  # type: ignore[attr-defined]
-    from tunesmith.tasks.contract import Prediction
+    value: Any = {"labels": ["a"], "score": 1.0}.get(target, "a")
+    measures = TASKS[settings.kind](settings).measures([Prediction(0, value, value, 1.0, {"a": 1.0})])
+    assert set(settings.primaries) <= set(measures), "every primary metric is measured"
+    assert set(tasks.TextClassification().primaries) >= set(settings.primaries)
 
-    built = TASKS[kind](tasks.KINDS[kind]())
-    assert set(primaries) == set(built.measures([Prediction(0, "a", "a", 1.0)])), "every metric can be the primary one"
+
+def test_every_target_is_built() -> None:
+    assert set(TARGETS) == set(tasks.TextClassification.TARGETS) == set(tasks.TextClassification.PRIMARIES)
 
 
 def test_the_shipped_schema_is_the_settings() -> None:

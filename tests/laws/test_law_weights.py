@@ -171,7 +171,8 @@ def test_saved_folder_opens_in_plain_libraries(
     ours = logits_of(run.loaded.model, dict(batch))
     assert float((theirs - ours).abs().max()) <= 1e-5
     rows = tokenizer([row["text"] for row in tiny.make_rows(21, seed=1)], padding=True, return_tensors="pt")
-    scores = logits_of(model, dict(rows)).softmax(dim=-1).amax(dim=-1).tolist()
+    temperature = run.scores["calibration"]["temperature"]
+    scores = (logits_of(model, dict(rows)) / temperature).softmax(dim=-1).amax(dim=-1).tolist()
     assert scores == pytest.approx([row["score"] for row in lines(run.folder.predictions("validation"))], abs=1e-5)
     untrained = set_up(base, EVERY_METHOD[kind], precision="fp32").loaded.model
     assert float((theirs - logits_of(untrained, dict(batch))).abs().max()) > 1e-3

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from tunesmith.data.json_text import JsonFault, parse
 from tunesmith.errors import DataError, Fault
 from tunesmith.recipe.tasks import Column
+
+Places = dict[str, tuple[str, ...]]
+"""Our column -> the file's. More than one: their cells are joined with "/" to a path (`label/fine_label`)."""
+
+JOINED_KINDS = ("label", "labels")
+_PLAIN_NUMBER = re.compile(r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
 
 
 def map_columns(
     found: Sequence[str], wanted: Sequence[Column], named: Mapping[str, str], where: str
-) -> tuple[dict[str, str], list[str]]:
+) -> tuple[Places, list[str]]:
     """Which of a file's columns serves as each of ours.
 
     Args:
@@ -27,26 +35,28 @@ def map_columns(
     Raises:
         DataError: a named column is not in the file, a required one cannot be found, or a name is not the task's.
     """
-    mapping: dict[str, str] = {}
+    mapping: Places = {}
     notes: list[str] = []
     faults: list[Fault] = []
-    listed = ", ".join(found) or "none"
+    listed = listing(found)
     known = {column.name for column in wanted}
     for ours in named:
         if ours not in known:
-            faults.append(Fault(where, f"data.columns: this task reads no column {ours!r}", f"it reads {known}"))
+            reads = ", ".join(sorted(known))
+            faults.append(Fault(where, f"data.columns: this task reads no column {ours!r}", f"it reads {reads}"))
     for column in wanted:
         theirs = named.get(column.name)
         if theirs is not None:
-            if theirs not in found:
-                faults.append(Fault(where, f"no column {theirs!r} (named for {column.name})", f"there are: {listed}"))
+            parts = _parts(theirs, column, found)
+            if parts:
+                mapping[column.name] = parts
             else:
-                mapping[column.name] = theirs
+                faults.append(Fault(where, f"no column {theirs!r} (named for {column.name})", f"there are: {listed}"))
             continue
-        taken = set(mapping.values()) | set(named.values())
+        taken = {part for parts in mapping.values() for part in parts} | set(named.values())
         near = next((name for name in (column.name, *column.aliases) if name in found and name not in taken), None)
         if near is not None:
-            mapping[column.name] = near
+            mapping[column.name] = (near,)
             if near != column.name:
                 notes.append(f"{where}: column {near!r} is read as {column.name!r}")
         elif column.required:
@@ -55,6 +65,46 @@ def map_columns(
     if faults:
         raise DataError(faults[0].message, faults=faults)
     return mapping, notes
+
+
+def _parts(theirs: str, column: Column, found: Sequence[str]) -> tuple[str, ...]:
+    """The file's columns that a named one stands for; none if the file has them not."""
+    if theirs in found:
+        return (theirs,)
+    parts = tuple(theirs.split("/"))
+    return parts if column.kind in JOINED_KINDS and len(parts) > 1 and all(part in found for part in parts) else ()
+
+
+def listing(names: Sequence[str], most: int = 30) -> str:
+    """Column names for a message; a file may have thousands, or names of any length."""
+    shown = [name if len(name) <= 60 else f"{name[:57]}..." for name in names[:most]]
+    return (", ".join(shown) or "none") + (f" and {len(names) - most:,} more" if len(names) > most else "")
+
+
+def read_cell(column: Column, values: Mapping[str, Any], places: Sequence[str]) -> tuple[Any, str]:
+    """A row's cell as the task reads it, and what is wrong with it ("" if nothing)."""
+    if len(places) == 1:
+        return check_cell(column, values.get(places[0]))
+    path, fault = _joined(values, places)
+    if fault or path is None:
+        return None, fault or ("is missing" if column.required else "")
+    return ([path] if column.kind == "labels" else path), ""
+
+
+def _joined(values: Mapping[str, Any], places: Sequence[str]) -> tuple[str | None, str]:
+    """The cells of several columns as one path of a taxonomy. None if all are empty."""
+    cells = [values.get(place) for place in places]
+    if all(cell is None for cell in cells):
+        return None, ""
+    names: list[str] = []
+    for place, cell in zip(places, cells, strict=True):
+        name, fault = _name_of(cell)
+        if fault:
+            return None, f"cannot be joined: {place} {fault}"
+        if "/" in name:
+            return None, f"cannot be joined: {place} holds a '/' itself ({_shown(name)})"
+        names.append(name)
+    return "/".join(names), ""
 
 
 def check_cell(column: Column, value: Any) -> tuple[Any, str]:
@@ -67,38 +117,78 @@ def check_cell(column: Column, value: Any) -> tuple[Any, str]:
 def _text_cell(value: Any) -> tuple[Any, str]:
     if not isinstance(value, str):
         return None, f"is {_kind_of(value)}, not text"
-    if not value.strip():
+    if not value or value.isspace():
         return None, "is empty"
-    if any("\ud800" <= character <= "\udfff" for character in value):
-        return None, "holds half a character (a lone surrogate)"
-    return value, ""
+    return value, _broken(value)
+
+
+def _broken(text: str) -> str:
+    """What no tokenizer or file could take of a text."""
+    if "\0" in text:
+        return f"holds a NUL character (at {text.index(chr(0)) + 1})"
+    if not text.isascii():
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            return f"holds half a character (a lone surrogate, at {error.start + 1})"
+    return ""
 
 
 def _label_cell(value: Any) -> tuple[Any, str]:
     if isinstance(value, bool):
         return ("true" if value else "false"), ""
     if isinstance(value, int):
-        return str(value), ""
+        fits = -(2**63) <= value < 2**63
+        return (str(value), "") if fits else (None, "is a number beyond 64 bits; write it as a text")
     if isinstance(value, str):
         stripped = value.strip()
-        return (stripped, "") if stripped else (None, "is empty")
+        return (stripped, _broken(stripped)) if stripped else (None, "is empty")
+    if isinstance(value, float) and abs(value) >= 2**53:
+        return None, "is a fraction or a number beyond 64 bits, of which digits are lost; write it as a text"
     return None, f"is {_kind_of(value)}, not a name or a whole number"
 
 
+def _name_of(value: Any) -> tuple[str, str]:
+    """A label inside of a list or a path, where none may be missing."""
+    name, fault = (None, "is missing") if value is None else _label_cell(value)
+    return str(name), fault
+
+
 def _labels_cell(value: Any) -> tuple[Any, str]:
+    """A list of names, equal ones taken once. A text is read only where it is a JSON list (so a CSV can hold one)."""
+    if isinstance(value, str):
+        try:
+            value = parse(value.encode("utf-8", "surrogatepass")) if value.lstrip().startswith("[") else value
+        except JsonFault as fault:
+            return None, f"is no list of names ({fault.message})"
+        if isinstance(value, str):
+            return None, f'is one text ({_shown(value)}), not a list of names; write it as ["one", "two"]'
     if not isinstance(value, list):
-        return None, f"is {_kind_of(value)}, not a list of labels"
-    cells = [_label_cell(item) for item in value]
-    faults = [fault for _, fault in cells if fault]
-    return (None, f"holds a label that {faults[0]}") if faults else (sorted({label for label, _ in cells}), "")
+        return None, f"is {_kind_of(value)}, not a list of names"
+    names: list[str] = []
+    for number, item in enumerate(value, start=1):
+        name, wrong = _name_of(item)
+        if wrong:
+            return None, f"holds a name (number {number}) that {wrong}"
+        names.append(name)
+    return list(dict.fromkeys(names)), ""
 
 
 def _number_cell(value: Any) -> tuple[Any, str]:
-    try:
-        number = float(value) if not isinstance(value, bool) else math.nan
-    except (TypeError, ValueError, OverflowError):
-        number = math.nan
-    return (number, "") if math.isfinite(number) else (None, f"is {value!r:.40}, not a number")
+    if isinstance(value, str):
+        if not _PLAIN_NUMBER.fullmatch(value.strip()):
+            return None, f"is {_shown(value)}, not a plain number (like -12.5)"
+        value = float(value)
+    elif isinstance(value, bool) or not isinstance(value, int | float):
+        return None, f"is {_kind_of(value)}, not a number"
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        return None, "is a number beyond 64 bits"
+    number = float(value)
+    return (number, "") if math.isfinite(number) else (None, "is not a finite number")
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= 40 else f"{text[:37]}...")
 
 
 def _kind_of(value: Any) -> str:
@@ -106,4 +196,9 @@ def _kind_of(value: Any) -> str:
     return names.get(type(value), type(value).__name__)
 
 
-_CELLS = {"text": _text_cell, "label": _label_cell, "labels": _labels_cell, "number": _number_cell}
+_CELLS: dict[str, Callable[[Any], tuple[Any, str]]] = {
+    "text": _text_cell,
+    "label": _label_cell,
+    "labels": _labels_cell,
+    "number": _number_cell,
+}

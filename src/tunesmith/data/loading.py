@@ -6,15 +6,14 @@ import hashlib
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from tunesmith.data.rows import Row, input_key
-from tunesmith.data.sources import Reading, raw_rows, read_rows, stop_or_skip
+from tunesmith.data.sources import Reading, describe_file, files_of, raw_rows, read_source, stop_or_skip
 from tunesmith.data.splits import overlap, split_rows, take
 from tunesmith.errors import DataError, Fault
-from tunesmith.folder import sha256
 from tunesmith.recipe import Data
+from tunesmith.recipe.data import in_words
 from tunesmith.recipe.tasks import Column
 
 
@@ -27,7 +26,8 @@ class Splits:
         leaked: indices of test rows whose normalised input is also in train.
         skipped: bad rows that were left out (`on_bad_row: skip`).
         notes: how columns were read where that was not by their own name.
-        files: SHA-256 of each file, by split.
+        files: one SHA-256 for the files of each split (of the one file, where there is one).
+        parts: the SHA-256 of every file, by split.
     """
 
     train: list[Row]
@@ -37,6 +37,7 @@ class Splits:
     skipped: list[Fault] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     files: dict[str, str] = field(default_factory=dict)
+    parts: dict[str, list[str]] = field(default_factory=dict)
 
     def named(self) -> dict[str, list[Row]]:
         """The splits that have rows, by name."""
@@ -46,27 +47,26 @@ class Splits:
 NAMING_ROWS = 100
 
 
-def column_names(source: str) -> list[str]:
-    """The columns of the first rows of a file."""
+def column_names(source: str | list[str]) -> list[str]:
+    """The columns of the first rows of a source."""
     return list(dict.fromkeys(name for values in first_values(source, NAMING_ROWS) for name in values))
 
 
-def first_values(source: str, most: int) -> list[dict[str, Any]]:
-    """The first good rows of a file, as they stand in it."""
-    return list(itertools.islice((raw.values for raw in raw_rows(Path(source)) if not raw.fault), most))
+def first_values(source: str | list[str], most: int) -> list[dict[str, Any]]:
+    """The first good rows of a source, as they stand in it."""
+    raws = (raw for name in files_of(source) for raw in raw_rows(describe_file(name)))
+    return list(itertools.islice((raw.values for raw in raws if not raw.fault), most))
 
 
 def load_splits(data: Data, columns: Sequence[Column]) -> Splits:
     """Read every file of a recipe and split it. Raises DataError with every bad row named."""
     extra = (data.group,) if data.group else ()
     readings: dict[str, Reading] = {}
-    files: dict[str, str] = {}
     for split in ("train", "validation", "test"):
-        path = getattr(data, split)
-        if isinstance(path, str):
-            readings[split] = read_rows(path, columns, data.columns, extra if split == "train" else ())
+        source = getattr(data, split)
+        if isinstance(source, str | list):
+            readings[split] = read_source(source, columns, data.columns, extra if split == "train" else (), split)
             stop_or_skip(readings[split], data.on_bad_row)
-            files[split] = sha256(Path(path))
     rows = take(readings["train"].rows, data.limit, columns)
     if "validation" in readings:
         train, validation = rows, readings["validation"].rows
@@ -75,7 +75,7 @@ def load_splits(data: Data, columns: Sequence[Column]) -> Splits:
         train, validation = split_rows(rows, float(data.validation), columns, data.group)
     if not train or not validation:
         missing = "train on" if not train else "validate on"
-        raise DataError(f"no rows left to {missing}", data.train, "give more rows, or change data.validation")
+        raise DataError(f"no rows left to {missing}", in_words(data.train), "give more rows, or change data.validation")
     test = readings["test"].rows if "test" in readings else []
     return Splits(
         train=train,
@@ -84,7 +84,8 @@ def load_splits(data: Data, columns: Sequence[Column]) -> Splits:
         leaked=overlap(test, train, columns),
         skipped=[fault for reading in readings.values() for fault in reading.faults],
         notes=[note for reading in readings.values() for note in reading.notes],
-        files=files,
+        files={split: reading.digest for split, reading in readings.items()},
+        parts={split: reading.hashes for split, reading in readings.items()},
     )
 
 

@@ -13,15 +13,17 @@ from tunesmith.recipe.tasks import Column
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row under our column names. `line` is the 1-based line of the file where it begins."""
+    """One row under our column names. `line` is the 1-based line of the file where it begins; in a file that has no
+    lines (`counted`), the 1-based number of the row."""
 
     values: dict[str, Any]
     file: str
     line: int
+    counted: bool = False
 
     @property
     def where(self) -> str:
-        return f"{self.file}:{self.line}"
+        return f"{self.file}:{'row ' * self.counted}{self.line}"
 
     def __getitem__(self, column: str) -> Any:
         return self.values[column]

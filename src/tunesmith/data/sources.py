@@ -1,178 +1,272 @@
-"""Readers: thin loops over orjson and csv that know the line of every row and survive any bytes."""
+"""From files, globs and data sets on a hub to rows under our column names."""
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import glob
+import hashlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any
 
 import orjson
 
-from tunesmith.data.columns import check_cell, map_columns
+from tunesmith.data.columns import Places, listing, map_columns, read_cell
+from tunesmith.data.files import kind_of, require_regular, unchanged
+from tunesmith.data.guard import guarded_rows, needs_guard
+from tunesmith.data.readers import SEPARATORS, RawRow, RowFile, rows_here
 from tunesmith.data.rows import Row
 from tunesmith.errors import DataError, Fault
+from tunesmith.folder import sha256
+from tunesmith.recipe.data import HUB
 from tunesmith.recipe.tasks import Column
 
-LARGEST_CELL_CHARACTERS = 50_000_000
 SHOWN_FAULTS = 20
-
-
-@dataclass
-class RawRow:
-    """A row as the file has it, or the reason why it is none."""
-
-    line: int
-    values: dict[str, Any] = field(default_factory=dict)
-    fault: str = ""
+STREAM_WINDOW = 1000
 
 
 @dataclass
 class Reading:
-    """What came out of a file: rows, faults (one for each bad row), notes on how columns were read."""
+    """What came out of files: rows, faults (one for each bad row), notes on how they were read.
+
+    Attributes:
+        hashes: SHA-256 of each file, in order (of a data set on a hub: of its rows).
+    """
 
     rows: list[Row] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    hashes: list[str] = field(default_factory=list)
+
+    @property
+    def digest(self) -> str:
+        """One SHA-256 for all files in their order; that of the file where there is one."""
+        if len(self.hashes) == 1:
+            return self.hashes[0]
+        return hashlib.sha256("\n".join(self.hashes).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What to take of a file: the task's columns, by which of the file's names, and further ones as they are.
+
+    Attributes:
+        columns: the task's columns; a required one that is missing in a row makes it a bad row.
+        named: ours -> theirs.
+        extra: further columns of the file to keep under their own names (a group, a slice).
+    """
+
+    columns: Sequence[Column]
+    named: Mapping[str, str]
+    extra: Sequence[str] = ()
+
+    def names(self) -> frozenset[str]:
+        """Every column of a file that could be one of these."""
+        ours = [name for column in self.columns for name in (column.name, *column.aliases)]
+        parts = [part for theirs in self.named.values() for part in (theirs, *theirs.split("/"))]
+        return frozenset((*ours, *parts, *self.extra))
+
+
+def files_of(source: str | Sequence[str]) -> list[str]:
+    """The files that a source names, in order: paths and hub ids as they stand, globs by sorted name.
+
+    Raises:
+        DataError: a glob that no file matches, or a file that is named twice.
+    """
+    found: list[str] = []
+    for name in [source] if isinstance(source, str) else source:
+        if name.startswith(HUB) or not glob.has_magic(name) or os.path.lexists(name):
+            found.append(name)
+            continue
+        matches = sorted(path for path in glob.glob(name, recursive=True) if not os.path.isdir(path))
+        if not matches:
+            raise DataError("no file matches", name, "paths are relative to the recipe; ** stands for any folders")
+        found += matches
+    twice = next((name for name in found if found.count(name) > 1), None) if len(set(found)) < len(found) else None
+    if twice is not None:
+        raise DataError("this file is named twice", twice, "its rows would count twice: name it once")
+    if not found:
+        raise DataError("no files are named")
+    return found
+
+
+def read_source(
+    source: str | Sequence[str],
+    columns: Sequence[Column],
+    named: Mapping[str, str],
+    extra: Sequence[str] = (),
+    split: str = "train",
+) -> Reading:
+    """Read every file of a source (see `files_of`). Each file is mapped for itself.
+
+    Raises:
+        DataError: a file cannot be read as a whole, has no rows, or lacks a column.
+    """
+    whole = Reading()
+    first: tuple[str, Places] | None = None
+    for name in files_of(source):
+        one, places = _read_file(name, Wanted(columns, named, extra), split)
+        whole.rows += one.rows
+        whole.faults += one.faults
+        whole.notes += one.notes
+        whole.hashes += one.hashes
+        if first is not None and places and first[1] and places != first[1]:
+            ours = ", ".join(f"{ours}: {'/'.join(theirs)}" for ours, theirs in places.items())
+            whole.notes.append(f"{name}: its columns differ from those of {first[0]}; they are read as {ours}")
+        first = first or (name, places)
+    return whole
 
 
 def read_rows(
     path: str | Path, columns: Sequence[Column], named: Mapping[str, str], extra: Sequence[str] = ()
 ) -> Reading:
-    """Read a file's rows under our column names.
-
-    Args:
-        path: a .jsonl or .csv file.
-        columns: the task's columns; a required one that is missing in a row makes it a bad row.
-        named: ours -> theirs.
-        extra: further columns of the file to keep under their own names (a group, a slice).
+    """Read one file's rows under our column names. Columns may begin in any row of it.
 
     Raises:
         DataError: the file cannot be read as a whole, has no rows, or lacks a column.
     """
-    path = Path(path)
+    return _read_file(str(path), Wanted(columns, named, extra), "train")[0]
+
+
+def _read_file(name: str, wanted: Wanted, split: str) -> tuple[Reading, Places]:
     reading = Reading()
-    raws = list(raw_rows(path))
+    file = describe_file(name, wanted, split)
+    if file.kind == "hub":
+        raws = list(raw_rows(file))
+        digest = hashlib.sha256()
+        for raw in raws:
+            digest.update(orjson.dumps(raw.values, default=str) + b"\n")
+        reading.hashes = [digest.hexdigest()]
+    else:
+        with unchanged(file.path):
+            raws = list(raw_rows(file))
+            reading.hashes = [sha256(file.path)]
+    reading.notes = list(file.notes)
     # Any row may bring a column: JSON rows often leave out what is empty, the first row too.
-    found = list(dict.fromkeys(name for raw in raws for name in raw.values))
-    mapping: dict[str, str] = {}
-    if any(not raw.fault for raw in raws):
-        mapping, reading.notes = map_columns(found, columns, named, str(path))
-        _require(extra, found, str(path))
+    found = file.columns or list(dict.fromkeys(name for raw in raws for name in raw.values))
+    places: Places = {}
+    if file.columns or any(not raw.fault for raw in raws):
+        places, notes = _map(file, found, wanted)
+        reading.notes += notes
     for raw in raws:
-        if raw.fault:
-            reading.faults.append(Fault(f"{path}:{raw.line}", raw.fault))
+        row = _row(file, raw, wanted, places)
+        if isinstance(row, Row):
+            reading.rows.append(row)
         else:
-            _add_row(reading, raw, path, columns, mapping, extra)
-    if not reading.rows and not reading.faults:
-        raise DataError("no rows", str(path), "is this the right file?")
-    return reading
+            reading.faults.append(row)
+    if not raws:
+        raise DataError("no rows", name, "is this the right file?")
+    return reading, places
 
 
-def _require(extra: Sequence[str], found: Sequence[str], where: str) -> None:
-    for name in extra:
-        if name not in found:
-            raise DataError(f"no column {name!r}", where, f"there are: {', '.join(found)}")
-
-
-def _add_row(
-    reading: Reading,
-    raw: RawRow,
-    path: Path,
+def stream_rows(
+    source: str | Path | Sequence[str],
     columns: Sequence[Column],
-    mapping: Mapping[str, str],
-    extra: Sequence[str],
-) -> None:
-    values: dict[str, Any] = {name: raw.values.get(name) for name in extra}
-    for column in columns:
-        theirs = mapping.get(column.name)
+    named: Mapping[str, str],
+    extra: Sequence[str] = (),
+    split: str = "train",
+    notes: list[str] | None = None,
+) -> Iterator[Row | Fault]:
+    """Rows one by one in constant memory; a bad row comes as its fault. (A .json file is one text, and held whole.)
+
+    Columns are found in the header, or in the first 1,000 rows of a kind without one. One that begins later is still
+    read, unless another column was already taken for it: that is an error, since `read_rows` would read other rows.
+
+    Args:
+        notes: filled with what is to be said on how the files were read.
+
+    Raises:
+        DataError: as `read_source`; after some rows, if what is wrong lies behind them.
+    """
+    wanted = Wanted(columns, named, extra)
+    said = notes if notes is not None else []
+    for name in files_of(str(source) if isinstance(source, Path) else source):
+        file = describe_file(name, wanted, split)
+        raws = raw_rows(file)
+        first = list(islice(raws, STREAM_WINDOW))
+        if not first:
+            raise DataError("no rows", name, "is this the right file?")
+        known = dict.fromkeys(file.columns or (column for raw in first for column in raw.values))
+        places, more = _map(file, list(known), wanted) if known else ({}, [])
+        said += [*file.notes, *more]
+        for raw in chain(first, raws):
+            if not raw.fault and raw.values.keys() - known.keys():
+                known |= dict.fromkeys(raw.values)
+                places = _map_again(file, raw, list(known), wanted, places)
+            yield _row(file, raw, wanted, places)
+
+
+def _map_again(file: RowFile, raw: RawRow, found: list[str], wanted: Wanted, before: Places) -> Places:
+    """The mapping with columns that a late row brought; what was taken must stay as it was."""
+    places, _ = _map(file, found, wanted)
+    for ours, theirs in before.items():
+        if places[ours] != theirs:
+            begins = f"column {'/'.join(places[ours])!r} begins here, after {'/'.join(theirs)!r} was read as {ours!r}"
+            raise DataError(begins, file.place(raw.line), f"name one under data.columns as `{ours}: THEIR_NAME`")
+    return places
+
+
+def describe_file(name: str, wanted: Wanted | None = None, split: str = "train") -> RowFile:
+    """What is known of a file before it is opened. Raises DataError for what is no file of rows."""
+    names = None if wanted is None else wanted.names()
+    if name.startswith(HUB):
+        return RowFile(Path(name), "hub", wanted=names, split=split)
+    path = Path(name)
+    require_regular(path)
+    kind, packed = kind_of(path)
+    return RowFile(path, kind, packed, names)
+
+
+def raw_rows(file: RowFile) -> Iterator[RawRow]:
+    """The rows of a file as it has them, parsed in a child process where the parser needs guarding."""
+    if file.kind == "hub":
+        from tunesmith.data.hub import hub_rows
+
+        return hub_rows(file)
+    return guarded_rows(file) if needs_guard(file) else rows_here(file)
+
+
+def _map(file: RowFile, found: Sequence[str], wanted: Wanted) -> tuple[Places, list[str]]:
+    where = str(file.path)
+    try:
+        places, notes = map_columns(found, wanted.columns, wanted.named, where)
+    except DataError as error:
+        if file.kind in SEPARATORS and not wanted.names().intersection(found):
+            seems = f"no header line? The first line seems to be a row: {listing(found, 5)}"
+            names = SEPARATORS[file.kind].join(column.name for column in wanted.columns if column.required)
+            header = Fault(f"{where}:1", seems, f"if so, put the names of the columns above it, for example `{names}`")
+            raise DataError(error.message, faults=[*error.faults, header]) from None
+        raise
+    for name in wanted.extra:
+        if name not in found:
+            raise DataError(f"no column {name!r}", where, f"there are: {listing(found)}")
+    return places, notes
+
+
+def _row(file: RowFile, raw: RawRow, wanted: Wanted, places: Places) -> Row | Fault:
+    if raw.fault:
+        return file.fault(raw)
+    values = {name: raw.values.get(name) for name in wanted.extra}
+    for column in wanted.columns:
+        theirs = places.get(column.name)
         if theirs is None:
             continue
-        value, fault = check_cell(column, raw.values.get(theirs))
+        value, fault = read_cell(column, raw.values, theirs)
         if fault:
-            reading.faults.append(Fault(f"{path}:{raw.line}:{theirs}", f"{theirs} {fault}"))
-            return
+            name = "/".join(theirs)
+            return Fault(file.place(raw.line, name), f"{name} {fault}")
         if value is not None:
             values[column.name] = value
-    reading.rows.append(Row(values, str(path), raw.line))
-
-
-def raw_rows(path: Path) -> Iterator[RawRow]:
-    """The rows of a file by its ending. Raises DataError for a file that cannot be opened or is of no known kind."""
-    reader = READERS.get(path.suffix.lower())
-    if reader is None:
-        raise DataError(f"unknown kind of file {path.suffix!r}", str(path), f"there are: {', '.join(READERS)}")
-    if not path.exists():
-        raise DataError("no such file", str(path), "paths are relative to the recipe")
-    if not path.is_file():
-        raise DataError("not a regular file", str(path), "name a file of rows")
-    try:
-        yield from reader(path)
-    except OSError as error:
-        raise DataError(f"cannot be read ({error.strerror})", str(path)) from None
-
-
-def _jsonl(path: Path) -> Iterator[RawRow]:
-    with open(path, "rb") as file:
-        for number, line in enumerate(file, start=1):
-            content = line.removeprefix(b"\xef\xbb\xbf").strip() if number == 1 else line.strip()
-            if content:
-                yield _json_row(content, number)
-
-
-def _json_row(content: bytes, number: int) -> RawRow:
-    try:
-        values = orjson.loads(content)
-    except orjson.JSONDecodeError as error:
-        return RawRow(number, fault=f"not valid JSON: {error.msg} (column {error.colno})")
-    if not isinstance(values, dict):
-        return RawRow(number, fault="not a JSON object ({...}) on one line")
-    return RawRow(number, values)
-
-
-def _csv(path: Path) -> Iterator[RawRow]:
-    csv.field_size_limit(LARGEST_CELL_CHARACTERS)
-    text = _decoded(path)
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    try:
-        header = next(reader, None)
-        if not header or not any(header):
-            raise DataError("no header line", f"{path}:1:1", "the first line names the columns")
-        doubled = sorted({name for name in header if header.count(name) > 1})
-        if doubled:
-            raise DataError(f"column {doubled[0]!r} is there twice", f"{path}:1", "give each column its own name")
-        line = reader.line_num + 1
-        for cells in reader:
-            if cells:
-                yield _csv_row(header, cells, line)
-            line = reader.line_num + 1
-    except csv.Error as error:
-        raise DataError(f"not valid CSV ({error})", f"{path}:{reader.line_num}", "is a quote left open?") from None
-
-
-def _csv_row(header: list[str], cells: list[str], line: int) -> RawRow:
-    if len(cells) != len(header):
-        return RawRow(line, fault=f"{len(cells)} cells under {len(header)} columns; is a comma or quote left out?")
-    return RawRow(line, {name: cell if cell != "" else None for name, cell in zip(header, cells, strict=True)})
-
-
-def _decoded(path: Path) -> str:
-    content = path.read_bytes()
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise DataError(f"not UTF-8 (byte {error.start})", f"{path}:{line}", "save the file as UTF-8") from None
-
-
-READERS: dict[str, Callable[[Path], Iterator[RawRow]]] = {".jsonl": _jsonl, ".csv": _csv}
+    return Row(values, str(file.path), raw.line, file.counts_rows)
 
 
 def is_readable(path: Path) -> bool:
     """Whether a file's name says that it is of a kind that can be read."""
-    return path.suffix.lower() in READERS
+    try:
+        return bool(kind_of(path))
+    except DataError:
+        return False
 
 
 def stop_or_skip(reading: Reading, on_bad_row: str) -> None:

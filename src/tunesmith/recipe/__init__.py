@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from tunesmith.recipe.base import Settings
-from tunesmith.recipe.data import Data
+from tunesmith.recipe.data import Data, with_paths
 from tunesmith.recipe.judge import Judge, Machine
 from tunesmith.recipe.methods import Full, Head, LastLayers, Lora, Method
 from tunesmith.recipe.tasks import Task, TextClassification
@@ -57,6 +57,10 @@ class Recipe(Settings):
     machine: Machine = Machine()
     """Where it runs."""
 
+    track: list[Literal["tensorboard", "trackio", "mlflow", "wandb"]] = Field(default_factory=list)
+    """Experiment trackers that read along, each in a process of its own: one that fails costs a warning, never the run.
+    Their stores lie in the run folder; without a variable of theirs that says otherwise nothing leaves this machine."""
+
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Seeds the head, the order of rows and dropout. The split does not depend on it."""
 
@@ -73,9 +77,9 @@ class Recipe(Settings):
     def with_paths(self, change: Any) -> Self:
         """A copy in which `change` was applied to every path (and to `model` where that is a path)."""
         data = self.data.but(
-            train=change(self.data.train),
-            validation=change(self.data.validation) if isinstance(self.data.validation, str) else self.data.validation,
-            test=change(self.data.test) if self.data.test is not None else None,
+            train=with_paths(self.data.train, change),
+            validation=with_paths(self.data.validation, change),
+            test=with_paths(self.data.test, change),
         )
         model = change(self.model) if is_path(self.model) else self.model
         return self.but(data=data, model=model, output=change(self.output) if self.output != "auto" else "auto")

@@ -2,27 +2,38 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from tunesmith.recipe.base import PositiveInt, Settings, Share
 
+HUB = "hub:"
+"""What a data set on a hub begins with: `hub:owner/name[@revision][:split]`."""
+
+Files = str | Annotated[list[str], Field(min_length=1)]
+
 
 class Data(Settings):
-    """Files of rows (.jsonl, .csv), how their columns are called, and what is held back to judge by."""
+    """Where the rows are, how their columns are called, and what is held back to judge by.
 
-    train: str
-    """The rows to learn from. A path, relative to the recipe."""
+    Rows come in files: csv, tsv, json, jsonl, parquet, arrow, each also gzipped (.gz). `train`, `validation` and `test`
+    are each a file, a list of files, a glob (`data/*.csv`, read in the order of names) or a data set on a hub
+    (`hub:owner/name[@revision][:split]`)."""
 
-    validation: str | Share = 0.1
-    """A file, or the share split off `train` by the hash of the input (so that equal inputs never straddle)."""
+    train: Files
+    """The rows to learn from. Paths are relative to the recipe. Each file's columns are found for itself."""
 
-    test: str | None = None
+    validation: Files | Share = 0.1
+    """Files, or the share split off `train` by the hash of the input (so that equal inputs never straddle)."""
+
+    test: Files | None = None
     """Sealed rows: scored once, after training. Every further look is counted in the run folder."""
 
     columns: dict[str, str] = Field(default_factory=dict)
-    """Our column name: the name in your files. Only where they differ."""
+    """Our column name: the name in your files. Only where they differ. A label may be joined from several columns to a
+    path: `label: field/topic`."""
 
     group: str | None = None
     """A column whose equal values never straddle a split: a patient, a case, an author."""
@@ -32,3 +43,22 @@ class Data(Settings):
 
     limit: PositiveInt | None = None
     """Use only this many rows of `train` (spread over the file by hash): a first, small run."""
+
+
+def with_paths(source: Any, change: Callable[[str], str]) -> Any:
+    """A source with every path in it changed. Data sets on a hub, shares and None stay as they are."""
+    if isinstance(source, list):
+        return [with_paths(item, change) for item in source]
+    return change(source) if isinstance(source, str) and not source.startswith(HUB) else source
+
+
+def uses_hub(data: Data) -> bool:
+    """Whether any of the rows come from a hub."""
+    sources = (data.train, data.validation, data.test)
+    names = [name for source in sources for name in (source if isinstance(source, list) else [source])]
+    return any(isinstance(name, str) and name.startswith(HUB) for name in names)
+
+
+def in_words(source: str | Sequence[str]) -> str:
+    """A source for a message or a report."""
+    return source if isinstance(source, str) else ", ".join(source)

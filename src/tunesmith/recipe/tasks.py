@@ -17,8 +17,8 @@ from tunesmith.recipe.base import Auto, KindOrMapping, Settings, Share
 
 @dataclass(frozen=True)
 class Column:
-    """A column that a task reads. `kind` names the check in `data.columns`; `is_input` columns make up the hash
-    by which rows are split and duplicates are found."""
+    """A column that a task reads. `kind` names the check in `data.columns`: a text, one name, a list of names, or a
+    finite number. `is_input` columns make up the hash by which rows are split and duplicates are found."""
 
     name: str
     kind: Literal["text", "label", "labels", "number"]

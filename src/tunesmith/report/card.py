@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tunesmith.recipe.data import HUB
 from tunesmith.report import wording
 from tunesmith.report.findings import find_all, headline
 from tunesmith.report.record import Record, Score
@@ -62,14 +63,15 @@ def _results(record: Record) -> list[EvalResult]:
     from huggingface_hub import EvalResult
 
     data, task = record.recipe.data, record.recipe.task.kind
-    held = data.validation if isinstance(data.validation, str) else data.train
-    source = Path(data.test if record.split == "test" and data.test else held)
+    held = data.train if isinstance(data.validation, float | int) else data.validation
+    held = data.test if record.split == "test" and data.test else held
+    kind, called = _source(held if isinstance(held, str) else held[0])
     return [
         EvalResult(
             task_type=task,
             task_name=task.replace("-", " ").capitalize(),
-            dataset_type=LOADERS.get(source.suffix.lower(), source.suffix.lower().lstrip(".") or "text"),
-            dataset_name=source.name,
+            dataset_type=kind,
+            dataset_name=called,
             dataset_split=record.split,
             metric_type=wording.metric(name).hub,
             metric_name=wording.metric(name).title,
@@ -78,6 +80,16 @@ def _results(record: Record) -> list[EvalResult]:
         )
         for name, score in record.judged.items()
     ]
+
+
+def _source(held: str) -> tuple[str, str]:
+    """What a hub calls the kind of a source, and its name."""
+    if held.startswith(HUB):
+        name = held.removeprefix(HUB).partition("@")[0].partition(":")[0]
+        return name, name
+    path = Path(held)
+    ending = Path(path.stem if path.suffix.lower() == ".gz" else path).suffix.lower()
+    return LOADERS.get(ending, ending.lstrip(".") or "text"), path.name
 
 
 def score_rows(record: Record) -> list[tuple[str, str, dict[str, Score]]]:
@@ -98,7 +110,9 @@ def settings(record: Record) -> list[tuple[str, Any]]:
     for section in ("task", "method", "train", "judge", "machine"):
         found += [(f"{section}.{key}", value) for key, value in recipe[section].items()]
     data = recipe["data"]
-    held = data["validation"] if isinstance(data["validation"], float | int) else Path(data["validation"]).name
+    held = data["validation"]
+    if not isinstance(held, float | int):
+        held = [Path(name).name for name in ([held] if isinstance(held, str) else held)]
     found += [("data.validation", held), *((f"data.{key}", data[key]) for key in ("group", "limit", "on_bad_row"))]
     return [(key, _shown(value)) for key, value in found]
 

@@ -16,6 +16,9 @@ PACKAGES = ("tunesmith", "torch", "transformers", "peft", "tokenizers", "safeten
 PLACES = (("data", "train"), ("data", "validation"), ("data", "test"), ("output",), ("model",))
 """Keys that say where things lie. Identity goes by their content, so that a run folder can be moved."""
 
+ONLOOKERS = (("track",),)
+"""Keys that change nothing of what a run comes to: it may go on with others."""
+
 
 def versions() -> dict[str, str]:
     """Versions of Python and of every package that has a part in the numbers."""
@@ -64,7 +67,7 @@ def identity(recipe: Recipe, files: dict[str, str], base_hashes: dict[str, str],
         flat = values.items() if isinstance(values, dict) else [(None, values)]
         for name, value in flat:
             path = (section,) if name is None else (section, name)
-            if path not in PLACES or isinstance(value, float):
+            if path not in (*PLACES, *ONLOOKERS) or isinstance(value, float):
                 fields[".".join(path)] = value
     fields |= {f"data.{split}.sha256": digest for split, digest in files.items()}
     fields |= {f"model.{name}": digest for name, digest in base_hashes.items()}

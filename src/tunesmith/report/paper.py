@@ -117,8 +117,9 @@ def _on_data(record: Record) -> list[str]:
     sizes = [f"{split['rows']:,} {name} rows" for name, split in splits.items()]
     labels = record.manifest["labels"]
     said = [f"The data were {wording.listing(sizes)}{f' in {len(labels)} classes' if labels else ''}."]
-    if isinstance(data.validation, str):
-        said.append("The validation rows came in a file of their own.")
+    if not isinstance(data.validation, float | int):
+        came = "in a file" if isinstance(data.validation, str) else "in files"
+        said.append(f"The validation rows came {came} of their own.")
     else:
         key = f"group (column {data.group})" if data.group else "normalised input"
         said.append(

@@ -1,0 +1,128 @@
+"""`new`: what it sees in files, what it writes, and that `run` takes it as it stands."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from shell import Command
+
+import tiny
+from tunesmith.preflight import choose_method
+from tunesmith.recipe.reading import read_recipe
+
+ROWS = tiny.make_rows(60)
+SEEN: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
+    "our own names": (ROWS, {"target": "label", "columns": {}}),
+    "names of one's own": (
+        [{"id": i, "queue": row["label"], "body text": row["text"]} for i, row in enumerate(ROWS)],
+        {"target": "label", "columns": {"text": "body text", "label": "queue"}},
+    ),
+    "a pair and a number": (
+        [{"sentence1": row["text"], "sentence2": "card", "score": i / 7} for i, row in enumerate(ROWS)],
+        {"target": "score", "columns": {"text": "sentence1", "text_pair": "sentence2"}},
+    ),
+    "a pair, a label and a number": (
+        [{"premise": row["text"], "hypothesis": "card", "score": 0.5, "label": row["label"]} for row in ROWS],
+        {"target": "label", "columns": {"text": "premise", "text_pair": "hypothesis"}},
+    ),
+    "lists of labels": (
+        [{"comment": row["text"], "marks": [row["label"]]} for row in ROWS],
+        {"target": "labels", "columns": {"text": "comment", "labels": "marks"}},
+    ),
+    "a taxonomy": (
+        [{"text": row["text"], "label": "ab"[i % 2], "fine": "abcd"[i % 2] + str(i % 4)} for i, row in enumerate(ROWS)],
+        {"target": "path", "columns": {"label": "label/fine"}},
+    ),
+    "whole numbers as classes": (
+        [{"text": row["text"], "label": i % 2} for i, row in enumerate(ROWS)],
+        {"target": "label", "columns": {}},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SEEN)
+def test_task_and_columns_are_recognised(tunesmith: Command, tmp_path: Path, name: str) -> None:
+    rows, wanted = SEEN[name]
+    tiny.write_rows(tmp_path / "data" / "train.jsonl", rows)
+    tiny.write_rows(tmp_path / "data" / "test.jsonl", rows[:6])
+    done = tunesmith("new", tmp_path / "data", "-o", tmp_path / "recipe.yaml")
+    assert done.code == 0, done.err
+    recipe = read_recipe(tmp_path / "recipe.yaml")
+    assert recipe.data.columns == wanted["columns"]
+    assert recipe.task.settled(list(rows[0]), recipe.data.columns).target == wanted["target"]
+    assert Path(str(recipe.data.test)).resolve() == tmp_path / "data" / "test.jsonl"
+    assert recipe.output.endswith("runs/data")
+    assert "#" in done.out and f"tunesmith run {tmp_path / 'recipe.yaml'}" in done.out
+
+
+def test_from_a_csv_to_a_judged_model_in_two_commands(tunesmith: Command, tmp_path: Path, tiny_base: Path) -> None:
+    """A table of one's own, in the words of its owner: `new`, then `run`, and a verdict stands."""
+    lines = ["ticket,queue", *(f'"{row["text"]}, please",{row["label"]}' for row in ROWS)]
+    (tmp_path / "tickets.csv").write_text("\n".join(lines))
+    done = tunesmith("new", tmp_path / "tickets.csv", "-o", tmp_path / "recipe.yaml", "--model", tiny_base)
+    assert done.code == 0, done.err
+    ran = tunesmith("run", tmp_path / "recipe.yaml", "--json", "--set", "machine.threads=1", "--set", "train.steps=4")
+    assert ran.code == 0, ran.err
+    assert ran.json["verdict"]["ship"] in (True, False)
+    assert Path(ran.json["run"]).name == "tickets"
+
+
+def test_json_gives_every_choice_with_its_reason(tunesmith: Command, tmp_path: Path) -> None:
+    tiny.write_rows(tmp_path / "mail.jsonl", ROWS)
+    done = tunesmith("new", tmp_path / "mail.jsonl", "-o", tmp_path / "r.yaml", "--json")
+    choices = {choice["key"]: choice for choice in done.json["choices"]}
+    assert {"model", "task", "data.train", "method", "train.epochs", "train.learning_rate"} <= set(choices)
+    assert all(choice["why"] for key, choice in choices.items() if key != "seed")
+    assert json.dumps(choices)
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([{"text": f"text {i}"} for i in range(9)], "no column that could be learned"),
+        ([{"label": i} for i in range(9)], "no column of texts"),
+        ([], "no rows"),
+    ],
+)
+def test_what_cannot_be_learned_is_said(
+    tunesmith: Command, tmp_path: Path, rows: list[dict[str, Any]], said: str
+) -> None:
+    file = tiny.write_rows(tmp_path / "a.jsonl", rows)
+    done = tunesmith("new", file, "-o", tmp_path / "r.yaml")
+    assert done.code == 3 and said in done.err and "a.jsonl" in done.err
+    assert not (tmp_path / "r.yaml").exists()
+
+
+def test_a_recipe_that_is_there_is_not_overwritten(tunesmith: Command, tmp_path: Path) -> None:
+    file = tiny.write_rows(tmp_path / "a.jsonl", ROWS)
+    (tmp_path / "r.yaml").write_text("mine")
+    done = tunesmith("new", file, "-o", tmp_path / "r.yaml")
+    assert done.code == 2 and "exists" in done.err
+    assert (tmp_path / "r.yaml").read_text() == "mine"
+    assert tunesmith("new", tmp_path / "none", "-o", tmp_path / "s.yaml").code == 3
+    (tmp_path / "empty").mkdir()
+    done = tunesmith("new", tmp_path / "empty", "-o", tmp_path / "s.yaml")
+    assert done.code == 3 and "no training file" in done.err
+
+
+def test_the_method_follows_rows_size_and_memory() -> None:
+    assert choose_method(60, 22e6)[0] == "head"
+    assert choose_method(300, 22e6)[0] == "last-layers"
+    assert choose_method(3000, 22e6)[0] == "full"
+    assert choose_method(3000, 110e6)[0] == "lora"
+    assert choose_method(30000, 110e6)[0] == "full"
+    assert choose_method(30000, 110e6, memory_bytes=2**30)[0] == "lora"
+    assert choose_method(30000, 7e9)[0] == "lora"
+    assert choose_method(30000, None)[0] == "lora"
+
+
+def test_auto_method_becomes_one_that_is_written_down(tunesmith: Command, tmp_path: Path, tiny_base: Path) -> None:
+    tiny.write_rows(tmp_path / "a.jsonl", ROWS)
+    (tmp_path / "r.yaml").write_text(f"model: {tiny_base}\ndata: {{train: a.jsonl}}\nmethod: auto\n")
+    done = tunesmith("check", tmp_path / "r.yaml", "--json")
+    assert done.code == 0, done.err
+    (choice,) = [choice for choice in done.json["choices"] if choice["key"] == "method"]
+    assert choice["value"] == "head" and "rows" in choice["why"]
