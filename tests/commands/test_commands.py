@@ -12,9 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from shell import Command
 
+import corpus
 import tiny
 
 VERBS = ("check", "run", "resume", "evaluate", "predict", "compare", "list", "doctor")
@@ -526,3 +528,61 @@ def test_every_verb_explains_itself(tunesmith: Command) -> None:
         assert verb in overview.out
         explained = tunesmith(verb, "--help")
         assert explained.code == 0 and "--json" in explained.out, verb
+
+
+# files of rows
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Latin-1 tsv",
+        "csv without a header",
+        "cut archive",
+        "archive in an archive",
+        "gzip bomb",
+        "fake parquet",
+        "offsets out of the buffer",
+        "parquet with a null",
+        "100,000 open",
+        "duplicate key",
+        "NaN in json",
+        "UTF-16 without a mark",
+    ],
+)
+def test_bad_files_end_with_3_and_no_traceback(tunesmith: Command, recipe: Path, name: str) -> None:
+    file, content, said = corpus.BAD[name]
+    (recipe.parent / file).write_bytes(content())
+    done = tunesmith("check", recipe, "--set", f"data.train={file}")
+    assert done.code == 3, done.err
+    for part in said:
+        assert part in done.err
+
+
+def test_other_kinds_lists_and_globs_are_read_and_said(tunesmith: Command, recipe: Path) -> None:
+    rows = [json.loads(line) for line in (recipe.parent / "train.jsonl").read_text().splitlines()]
+    half = "".join(f"{row['text']};{row['label']}\n" for row in rows[:20])
+    (recipe.parent / "part-1.csv").write_text("text;label\n" + half)
+    (recipe.parent / "part-2.parquet").write_bytes(corpus.parquet(pa.Table.from_pylist(rows[20:])))
+    plain = tunesmith("check", recipe, "--json")
+    done = tunesmith("check", recipe, "--set", "data.train=part-*", "--json")
+    assert plain.code == done.code == 0, done.err
+    assert any("separated by a semicolon" in note["message"] for note in done.json["notes"])
+    listed = tunesmith("check", recipe, "--set", "data.train=[part-1.csv, part-2.parquet]", "--json")
+    assert listed.json["notes"] == done.json["notes"] and listed.json["choices"] == done.json["choices"]
+
+
+def test_a_look_at_a_part_or_a_copy_of_the_sealed_test_is_counted(
+    tunesmith: Command, recipe: Path, tiny_data: Path
+) -> None:
+    rows = [json.loads(line) for line in (tiny_data / "test.jsonl").read_text().splitlines()]
+    tiny.write_rows(recipe.parent / "part-1.jsonl", rows[:11])
+    tiny.write_rows(recipe.parent / "part-2.jsonl", rows[11:])
+    (recipe.parent / "copy.parquet").write_bytes(corpus.parquet(pa.Table.from_pylist(rows)))
+    done = tunesmith("run", recipe, "--set", "data.test=part-*.jsonl", "--json")
+    assert done.code == 0, done.err
+    run = recipe.parent / "runs" / "small"
+    assert len(json.loads((run / "manifest.json").read_text())["data"]["test"]["files_sha256"]) == 2
+    for name, looks in (("part-2.jsonl", 2), ("part-*.jsonl", 3), ("copy.parquet", 4), ("train.jsonl", 4)):
+        done = tunesmith("evaluate", run, "--data", recipe.parent / name, "--json")
+        assert done.json["looks_at_test"] == looks, name

@@ -30,6 +30,7 @@ from typing import IO, Any
 
 import orjson
 
+from tunesmith.data.files import LARGEST_RATIO
 from tunesmith.data.readers import RawRow, RowFile, rows_here
 from tunesmith.errors import DataError
 
@@ -51,10 +52,11 @@ class Limits:
     silence: float
 
     @classmethod
-    def for_size(cls, size: int) -> Limits:
-        """In proportion to the file: 4 GB and 64 bytes a byte, but never more than the machine has; a minute and a
-        second for each MB."""
+    def for_file(cls, file: RowFile) -> Limits:
+        """In proportion to what the file may hold: 4 GB and 64 bytes a byte, but never more than the machine has; a
+        minute and a second for each MB."""
         machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        size = file.path.stat().st_size * (1 if file.kind == "json" and not file.packed else LARGEST_RATIO)
         seconds = 60 + size // 1_000_000
         return cls(min(4_000_000_000 + 64 * size, machine), seconds, 2.0 * seconds)
 
@@ -68,7 +70,7 @@ def needs_guard(file: RowFile) -> bool:
 
 def guarded_rows(file: RowFile, limits: Limits | None = None) -> Iterator[RawRow]:
     """The rows of a file, parsed in a child. Raises DataError also where the child dies, hangs or needs too much."""
-    limits = limits or Limits.for_size(file.path.stat().st_size)
+    limits = limits or Limits.for_file(file)
     names = sorted(name for name in file.wanted or () if "\0" not in name)
     arguments = [str(limits.memory), str(limits.seconds), file.kind, "packed" if file.packed else "plain"]
     with tempfile.TemporaryFile() as complaints:
@@ -217,10 +219,12 @@ def _write_batch(batch: list[tuple[Any, ...]]) -> int:
 
 
 def _fields_or_fault(fields: tuple[Any, ...]) -> tuple[Any, ...]:
-    try:
-        orjson.dumps(fields, default=_plain)
-    except TypeError as error:
-        return (fields[0], {}, f"a cell that is no text, number, date or list ({error})", "", "")
+    for name, cell in fields[1].items():
+        try:
+            orjson.dumps(cell, default=_plain)
+        except TypeError as error:
+            wrong = f"is of a kind that we do not read ({error})"
+            return (fields[0], {}, f"{name} {wrong}", name, "write it as text, numbers or lists")
     return fields
 
 
@@ -230,7 +234,7 @@ def _plain(value: Any) -> Any:
 
     if isinstance(value, Decimal):
         return float(value)
-    raise TypeError(f"a cell of type {type(value).__name__}")
+    raise TypeError
 
 
 def _write_error(error: DataError) -> None:

@@ -185,10 +185,10 @@ def stream_rows(
         file = describe_file(name, wanted, split)
         raws = raw_rows(file)
         first = list(islice(raws, STREAM_WINDOW))
-        if not first:
-            raise DataError("no rows", name, "is this the right file?")
         known = dict.fromkeys(file.columns or (column for raw in first for column in raw.values))
         places, more = _map(file, list(known), wanted) if known else ({}, [])
+        if not first:
+            raise DataError("no rows", name, "is this the right file?")
         said += [*file.notes, *more]
         for raw in chain(first, raws):
             if not raw.fault and raw.values.keys() - known.keys():
@@ -236,7 +236,7 @@ def _map(file: RowFile, found: Sequence[str], wanted: Wanted) -> tuple[Places, l
             seems = f"no header line? The first line seems to be a row: {listing(found, 5)}"
             names = SEPARATORS[file.kind].join(column.name for column in wanted.columns if column.required)
             header = Fault(f"{where}:1", seems, f"if so, put the names of the columns above it, for example `{names}`")
-            raise DataError(error.message, faults=[*error.faults, header]) from None
+            raise DataError(error.message, faults=[header, *error.faults]) from None
         raise
     for name in wanted.extra:
         if name not in found:

@@ -88,7 +88,7 @@ def _errors_named(file: RowFile, kind: str) -> Iterator[None]:
     except (pa.ArrowException, ValueError, TypeError, KeyError, OverflowError, OSError) as error:
         said = " ".join(str(error).split())[:300]
         remedy = "is it whole? Write or fetch it again"
-        raise DataError(f"not a {kind} file that can be read ({said})", str(file.path), remedy) from None
+        raise DataError(f"no {kind} file that can be read ({said})", str(file.path), remedy) from None
 
 
 def _other_kind(file: RowFile, head: bytes, kind: str, mark: str) -> DataError:
@@ -96,7 +96,7 @@ def _other_kind(file: RowFile, head: bytes, kind: str, mark: str) -> DataError:
     is_other = f"; it is {other}" if other and not head.startswith(b"PAR1" if kind == "Parquet" else b"ARROW1") else ""
     if not head:
         return DataError("no rows: the file is empty", str(file.path), "is this the right file?")
-    why = f"not a {kind} file (it does not begin with {mark}{is_other})"
+    why = f"no {kind} file (it does not begin with {mark}{is_other})"
     return DataError(why, str(file.path), "is it named right?")
 
 

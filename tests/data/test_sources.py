@@ -1,0 +1,463 @@
+"""Sources: lists, globs and hubs; streams; the guarded child; files that are none; kinds of cells."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import os
+import sys
+import time
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import corpus
+from tunesmith.data import guard
+from tunesmith.data.columns import check_cell, read_cell
+from tunesmith.data.guard import Limits, guarded_rows
+from tunesmith.data.json_text import depth, doubled_key
+from tunesmith.data.loading import load_splits
+from tunesmith.data.readers import RowFile
+from tunesmith.data.rows import Row
+from tunesmith.data.sources import describe_file, files_of, read_rows, read_source, stream_rows
+from tunesmith.errors import DataError, Fault
+from tunesmith.folder import sha256
+from tunesmith.recipe import Data, Recipe
+from tunesmith.recipe.data import uses_hub
+from tunesmith.recipe.tasks import Column, TextClassification
+
+COLUMNS = TextClassification().columns
+
+
+def written(path: Path, content: str) -> str:
+    path.write_text(content, encoding="utf-8")
+    return str(path)
+
+
+# lists, globs
+
+
+def test_lists_and_globs_are_read_in_order(tmp_path: Path) -> None:
+    for name in ("b", "a", "c"):
+        written(tmp_path / f"{name}.csv", f"text,label\n{name},x\n")
+    one = read_source(str(tmp_path / "*.csv"), COLUMNS, {})
+    assert [row["text"] for row in one.rows] == ["a", "b", "c"]
+    two = read_source([str(tmp_path / "c.csv"), str(tmp_path / "[ab].csv")], COLUMNS, {})
+    assert [row["text"] for row in two.rows] == ["c", "a", "b"]
+    assert one.hashes == [sha256(tmp_path / f"{name}.csv") for name in "abc"]
+    assert one.digest == hashlib.sha256("\n".join(one.hashes).encode()).hexdigest() != two.digest
+
+
+def test_a_name_with_brackets_is_a_name_where_such_a_file_is(tmp_path: Path) -> None:
+    name = written(tmp_path / "a[1].csv", "text,label\none,x\n")
+    assert files_of(name) == [name]
+
+
+@pytest.mark.parametrize(("source", "said"), [(["a.csv", "a.csv"], "named twice"), ("no/*.csv", "no file matches")])
+def test_files_that_are_named_twice_or_not_there_are_told(source: Any, said: str) -> None:
+    with pytest.raises(DataError, match=said):
+        files_of(source)
+
+
+def test_each_file_is_mapped_for_itself_and_that_is_said(tmp_path: Path) -> None:
+    files = [written(tmp_path / "a.csv", "text,label\none,x\n"), written(tmp_path / "b.csv", "body,label\ntwo,y\n")]
+    reading = read_source(files, COLUMNS, {})
+    assert [row["text"] for row in reading.rows] == ["one", "two"]
+    assert any("differ from those of" in note and "text: body" in note for note in reading.notes)
+    with pytest.raises(DataError, match=r"c\.csv: no column 'text'"):
+        read_source([*files, written(tmp_path / "c.csv", "a,label\none,x\n")], COLUMNS, {})
+
+
+def test_splits_of_several_files_have_one_hash_and_their_parts(tmp_path: Path) -> None:
+    for name in "abt":
+        written(tmp_path / f"{name}.jsonl", "".join(corpus.line(f"{name} {n}", n % 2) for n in range(20)))
+    data = Data(train=[str(tmp_path / "a.jsonl"), str(tmp_path / "b.jsonl")], test=str(tmp_path / "t.jsonl"))
+    splits = load_splits(data, COLUMNS)
+    assert len(splits.train) + len(splits.validation) == 40
+    assert splits.parts == {
+        "train": [sha256(tmp_path / "a.jsonl"), sha256(tmp_path / "b.jsonl")],
+        "test": [sha256(tmp_path / "t.jsonl")],
+    }
+    assert splits.files["test"] == sha256(tmp_path / "t.jsonl") and splits.files["train"] not in splits.parts["train"]
+
+
+def test_paths_of_lists_and_globs_are_seen_from_the_recipe_and_hubs_are_no_paths() -> None:
+    data = {"train": ["a.csv", "b/*.csv"], "validation": "hub:owner/name@main:dev", "test": "~/t.csv"}
+    recipe = Recipe.model_validate({"model": "m", "data": data}).anchored("/here")
+    assert recipe.data.train == ["/here/a.csv", "/here/b/*.csv"]
+    assert recipe.data.validation == "hub:owner/name@main:dev" and uses_hub(recipe.data)
+    back = recipe.relative_to("/here/runs")
+    assert back.data.train == ["../a.csv", "../b/*.csv"] and back.anchored("/here/runs").data == recipe.data
+    assert not uses_hub(Data(train="hub.csv"))
+
+
+# hubs
+
+
+class Found:
+    """What `datasets` gives, as far as we look at it."""
+
+    def __init__(self, columns: dict[str, list[Any]], features: dict[str, Any]) -> None:
+        self.columns, self.features, self.column_names = columns, features, list(columns)
+
+    def select_columns(self, names: list[str]) -> Found:
+        return Found({name: self.columns[name] for name in names}, self.features)
+
+    def __iter__(self) -> Any:
+        return (dict(zip(self.columns, cells, strict=True)) for cells in zip(*self.columns.values(), strict=True))
+
+
+def test_a_hub_gives_rows_with_the_names_of_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    asked: list[Any] = []
+    classes = datasets.ClassLabel(names=["no", "yes"])
+    made = Found({"text": ["a", "b", "c"], "label": [1, 0, -1], "image": [0, 0, 0]}, {"label": classes, "text": None})
+
+    def load_dataset(name: str, **options: Any) -> Found:
+        asked.append((name, options))
+        return made
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    monkeypatch.setattr(datasets, "Dataset", Found)
+    reading = read_source("hub:owner/name@v1:dev", COLUMNS, {})
+    assert asked == [("owner/name", {"revision": "v1", "split": "dev"})]
+    assert [(row["text"], row["label"], row.where) for row in reading.rows] == [
+        ("a", "yes", "hub:owner/name@v1:dev:row 1"),
+        ("b", "no", "hub:owner/name@v1:dev:row 2"),
+    ]
+    assert [str(fault) for fault in reading.faults] == ["hub:owner/name@v1:dev:row 3:label: label is missing"]
+    assert len(reading.digest) == 64 and any("names of classes" in note for note in reading.notes)
+    read_source("hub:owner/name", COLUMNS, {}, split="test")
+    assert asked[1] == ("owner/name", {"revision": None, "split": "test"})
+
+
+def test_a_hub_out_of_reach_is_told_with_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    with pytest.raises(DataError) as caught:
+        read_source("hub:nobody/nothing", COLUMNS, {})
+    for part in ("hub:nobody/nothing: could not be fetched", "HF_HUB_OFFLINE is set"):
+        assert part in str(caught.value)
+    with pytest.raises(DataError, match="not a data set on a hub"):
+        read_source("hub:a/b/c d", COLUMNS, {})
+
+
+# streams
+
+
+def test_a_stream_needs_the_same_memory_for_any_number_of_rows(tmp_path: Path) -> None:
+    peaks = []
+    for many in (3_000, 30_000):
+        path = written(tmp_path / f"{many}.jsonl", corpus.line("word " * 20) * many)
+        tracemalloc.start()
+        assert sum(1 for _ in stream_rows(path, COLUMNS, {})) == many
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.3 * peaks[0], peaks
+
+
+def test_a_stream_gives_faults_between_rows(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.jsonl", corpus.line("one") + "oops\n" + corpus.line("two"))
+    rows = list(stream_rows(path, COLUMNS, {}))
+    assert [type(row) for row in rows] == [Row, Fault, Row]
+    assert str(rows[1]).startswith(f"{path}:2:1: not valid JSON")
+
+
+def test_a_column_may_begin_late_in_a_stream_but_not_take_anothers_place(tmp_path: Path) -> None:
+    early = corpus.line("one") * 1500
+    path = written(tmp_path / "a.jsonl", early + corpus.line("two", text_pair="more"))
+    *_, last = stream_rows(path, COLUMNS, {})
+    assert isinstance(last, Row) and last["text_pair"] == "more"
+    swapped = early.replace('"text"', '"body"') + corpus.line("two")
+    with pytest.raises(DataError, match=r":1501: column 'text' begins here, after 'body' was read as 'text'"):
+        list(stream_rows(written(tmp_path / "b.jsonl", swapped), COLUMNS, {}))
+
+
+def test_a_stream_that_is_left_early_leaves_no_process(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl.gz"
+    path.write_bytes(gzip.compress(corpus.line("x" * 200).encode() * 50_000))
+    rows = stream_rows(path, COLUMNS, {})
+    next(rows)
+    rows.close()  # type: ignore[attr-defined]
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+
+
+# the guarded child
+
+
+CRIMES = {
+    "signal 11 (SIGSEGV)": "os.kill(os.getpid(), 11)",
+    "signal 9 (SIGKILL)": "os.kill(os.getpid(), 9)",
+    "more than 1 seconds of processor time": "[None for _ in iter(int, 1)]",
+    "gave nothing for 1 seconds": "time.sleep(60)",
+    "broke down": "print('no json', flush=True)",
+    "ended with code 7": "sys.exit(7)",
+    "ended with code 0": "pass",
+    "code 1 (ValueError: strange)": "raise ValueError('strange')",
+    "more than 0.5 GB of memory": "bytearray(2_000_000_000)",
+}
+
+
+@pytest.mark.parametrize("said", CRIMES)
+def test_a_reader_that_dies_hangs_or_bloats_is_a_message(
+    said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crime = (
+        "import os, resource, sys, time; resource.setrlimit(resource.RLIMIT_AS, (int(sys.argv[1]),) * 2);"
+        f"resource.setrlimit(resource.RLIMIT_CPU, (int(sys.argv[2]), 9)); {CRIMES[said]}"
+    )
+    monkeypatch.setattr(guard, "COMMAND", (sys.executable, "-c", crime))
+    path = tmp_path / "a.parquet"
+    path.write_bytes(b"PAR1")
+    silence = 1.0 if "nothing" in said else 30.0
+    began = time.monotonic()
+    with pytest.raises(DataError) as caught:
+        list(guarded_rows(RowFile(path, "parquet"), Limits(500_000_000, 1, silence)))
+    assert str(path) in str(caught.value) and said in str(caught.value)
+    assert time.monotonic() - began < 10
+
+
+def test_the_child_keeps_to_its_memory(tmp_path: Path) -> None:
+    path = tmp_path / "a.json.gz"
+    path.write_bytes(gzip.compress(b"[" + b'{"text":"a","label":"x"},' * 400_000 + b'{"text":"a","label":"x"}]'))
+    with pytest.raises(DataError, match=r"needs more than 0\.2 GB of memory"):
+        list(guarded_rows(RowFile(path, "json", packed=True), Limits(200_000_000, 60, 60)))
+
+
+def test_the_child_imports_nothing_from_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("orjson", "csv", "pyarrow"):
+        written(tmp_path / f"{name}.py", "open('canary', 'w').close()\n")
+    (tmp_path / "a.parquet").write_bytes(corpus.parquet(corpus.table()))
+    monkeypatch.chdir(tmp_path)
+    assert len(read_rows("a.parquet", COLUMNS, {}).rows) == 2 and not (tmp_path / "canary").exists()
+
+
+def test_plain_lines_are_read_without_a_child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard, "COMMAND", ("/no/such/program",))
+    assert read_rows(written(tmp_path / "a.csv", "text,label\none,x\n"), COLUMNS, {}).rows
+    assert not guard.needs_guard(describe_file(written(tmp_path / "a.json", corpus.LIST)))
+
+
+# what is no file, and what does not stay the same
+
+
+def test_what_is_no_regular_file_is_told_by_kind(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.csv")
+    (tmp_path / "folder.csv").mkdir()
+    for name, target in (("loop", "loop.csv"), ("zero", "/dev/zero"), ("dead", "gone"), ("memory", "/proc/self/mem")):
+        (tmp_path / f"{name}.csv").symlink_to(target)
+    said = {
+        "pipe": "a pipe",
+        "folder": "a folder",
+        "loop": "a link that leads to itself",
+        "zero": "a device",
+        "dead": "a link to a file that is not there",
+        "memory": "cannot be read",
+        "missing": "no such file",
+        "a" * 300: "cannot be read (File name too long)",
+    }
+    for name, words in said.items():
+        with pytest.raises(DataError) as caught:
+            read_rows(tmp_path / f"{name}.csv", COLUMNS, {})
+        assert str(caught.value).startswith(f"{tmp_path}/{name}.csv: ") and words in str(caught.value)
+    with pytest.raises(DataError, match="NUL"):
+        read_rows("a\0b.csv", COLUMNS, {})
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_an_unreadable_file_is_told(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.csv", "text,label\none,x\n")
+    os.chmod(path, 0)
+    with pytest.raises(DataError, match="Permission denied"):
+        read_rows(path, COLUMNS, {})
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl"])
+def test_a_file_that_changes_while_it_is_read_is_told(name: str, tmp_path: Path) -> None:
+    more = "one,x\n" if name == "a.csv" else corpus.line("one", "x")
+    path = written(tmp_path / name, "text,label\n" * (name == "a.csv") + more * 5000)
+    rows = stream_rows(path, COLUMNS, {})
+    next(rows)
+    with open(path, "a") as file:
+        file.write(more)
+    with pytest.raises(DataError, match="changed while it was read"):
+        list(rows)
+
+
+def test_a_file_that_changes_between_reading_and_hashing_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.csv"
+    written(path, "text,label\none,x\n")
+
+    def replaced(file: Path) -> str:
+        written(path, "text,label\nother,y\n")
+        return sha256(file)
+
+    monkeypatch.setattr("tunesmith.data.sources.sha256", replaced)
+    with pytest.raises(DataError, match="changed while it was read"):
+        read_rows(path, COLUMNS, {})
+
+
+# cells
+
+
+LABELS, NUMBER = Column("labels", "labels"), Column("score", "number")
+
+
+@pytest.mark.parametrize(
+    ("value", "read"),
+    [
+        (["a", "b"], ["a", "b"]),
+        (["b", "a", "b", " a "], ["b", "a"]),
+        ([], []),
+        ("[]", []),
+        ('["a", "b"]', ["a", "b"]),
+        (' ["a"]', ["a"]),
+        ([1, True], ["1", "true"]),
+    ],
+)
+def test_lists_of_names(value: Any, read: list[str]) -> None:
+    assert check_cell(LABELS, value) == (read, "")
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("a,b", "one text ('a,b'), not a list"),
+        ("a", "not a list"),
+        ("", "not a list"),
+        ("[a]", "no list of names (not valid JSON"),
+        ("[" * 500 + "]" * 500, "deeper than 200"),
+        ({"a": 1}, "an object, not a list"),
+        (3, "a number, not a list"),
+        (["a", None], "number 2) that is missing"),
+        (["a", " "], "number 2) that is empty"),
+        ([["a"]], "number 1) that is a list"),
+        ([1.5], "a number with a fraction"),
+        (["a\0"], "NUL"),
+        (["\ud800"], "half a character"),
+        (None, "is missing"),
+    ],
+)
+def test_what_is_no_list_of_names(value: Any, said: str) -> None:
+    cell, fault = check_cell(LABELS, value)
+    assert cell is None and said in fault
+
+
+@pytest.mark.parametrize(
+    ("value", "read"),
+    [(1, 1.0), (-2.5, -2.5), ("3", 3.0), (" -1e-3 ", -0.001), (".5", 0.5), ("5.", 5.0), (2**53, 2.0**53)],
+)
+def test_numbers(value: Any, read: float) -> None:
+    cell, fault = check_cell(NUMBER, value)
+    assert not fault and cell == read and isinstance(cell, float)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (True, "true/false, not a number"),
+        ("3,5", "'3,5', not a plain number"),
+        ("1_000", "not a plain number"),
+        ("nan", "not a plain number"),
+        ("inf", "not a plain number"),
+        ("٣", "not a plain number"),
+        ("1e999", "not a finite number"),
+        (float("nan"), "not a finite number"),
+        (float("inf"), "not a finite number"),
+        (2**63, "beyond 64 bits"),
+        ("", "not a plain number"),
+        ([1], "a list, not a number"),
+        (None, "is missing"),
+    ],
+)
+def test_what_is_no_number(value: Any, said: str) -> None:
+    cell, fault = check_cell(NUMBER, value)
+    assert cell is None and said in fault
+
+
+def test_lists_of_names_and_numbers_from_every_kind_of_file(tmp_path: Path) -> None:
+    import pyarrow as pa
+
+    columns = (Column("text", "text"), Column("labels", "labels", is_input=False), Column("score", "number", False))
+    rows = [{"text": "a", "labels": ["x", "y"], "score": 0.5}, {"text": "b", "labels": [], "score": 2}]
+    written(tmp_path / "a.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    written(tmp_path / "a.json", json.dumps(rows))
+    written(tmp_path / "a.csv", 'text,labels,score\na,"[""x"", ""y""]",0.5\nb,[],2\n')
+    (tmp_path / "a.parquet").write_bytes(corpus.parquet(pa.Table.from_pylist(rows)))
+    for name in ("a.jsonl", "a.json", "a.csv", "a.parquet"):
+        reading = read_rows(tmp_path / name, columns, {})
+        assert [row.values for row in reading.rows] == [{**row, "score": float(row["score"])} for row in rows], name
+
+
+def test_a_file_of_one_column_of_lists(tmp_path: Path) -> None:
+    only = (Column("labels", "labels"),)
+    written(tmp_path / "a.csv", 'labels\n"[""a"", ""b""]"\n[]\n')
+    written(tmp_path / "a.json", '{"labels": [["a", "b"], []]}')
+    for name in ("a.csv", "a.json"):
+        assert [row["labels"] for row in read_rows(tmp_path / name, only, {}).rows] == [["a", "b"], []]
+
+
+def test_columns_are_joined_to_a_path(tmp_path: Path) -> None:
+    named = {"label": "area/topic"}
+    path = written(tmp_path / "a.csv", "text,area,topic\none,card,lost\ntwo,card,\nthree,a/b,c\nfour,,\n")
+    reading = read_rows(path, COLUMNS, named)
+    assert [row["label"] for row in reading.rows] == ["card/lost"]
+    assert [str(fault).removeprefix(f"{path}:") for fault in reading.faults] == [
+        "3:area/topic: area/topic cannot be joined: topic is missing",
+        "4:area/topic: area/topic cannot be joined: area holds a '/' itself ('a/b')",
+        "5:area/topic: area/topic is missing",
+    ]
+    own = written(tmp_path / "b.csv", "text,area,topic,area/topic\none,card,lost,other\n")
+    assert read_rows(own, COLUMNS, named).rows[0]["label"] == "other"
+    with pytest.raises(DataError, match="no column 'area/topic'"):
+        read_rows(written(tmp_path / "c.csv", "text,area\none,card\n"), COLUMNS, named)
+    with pytest.raises(DataError, match="no column 'area/topic' \\(named for text\\)"):
+        read_rows(path, COLUMNS, {"text": "area/topic", "label": "area"})
+    assert read_cell(LABELS, {"a": "x", "b": 1}, ("a", "b")) == (["x/1"], "")
+
+
+# json
+
+
+@pytest.mark.parametrize(
+    ("content", "deep"),
+    [(b"1", 0), (b"[]", 1), (b'{"a":[{"b":1}]}', 3), (b'["[[[[", "\\"[["]', 1), (b'["\\\\", [[]]]', 3), (b'["[[[', 1)],
+)
+def test_depth_counts_brackets_outside_of_strings(content: bytes, deep: int) -> None:
+    assert depth(content) == deep
+
+
+@pytest.mark.parametrize(
+    ("content", "keys", "twice"),
+    [
+        (b'{"a":1,"b":2}', 2, ""),
+        (b'{"a":1,"a":2}', 1, "a"),
+        (b'{"a" : 1, "a"\t:2}', 1, "a"),
+        (b'{"a":"x\\":y","b":":"}', 2, ""),
+        (b'{"a":{"b":1,"c":{"b":1}}}', 1, ""),
+        (b'{"a":[{"b":1,"b":1}]}', 1, "b"),
+        (b'{"a":1,"\\u0061":2}', 1, "a"),
+        (b'{"n":' + b"9" * 5000 + b',"n":1}', 1, "n"),
+    ],
+)
+def test_keys_that_are_given_twice_are_found(content: bytes, keys: int, twice: str) -> None:
+    assert doubled_key(content, keys) == twice
+
+
+# speed
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_rows_are_read_in_about_a_second(tmp_path: Path) -> None:
+    path = written(
+        tmp_path / "a.jsonl", "".join(corpus.line(f"a question, number {n}: where?", n % 77) for n in range(100_000))
+    )
+    began = time.process_time()
+    assert len(read_rows(path, COLUMNS, {}).rows) == 100_000
+    assert time.process_time() - began < 2, "0.8 s where it was written"
