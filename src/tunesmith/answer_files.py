@@ -122,7 +122,7 @@ class Parts:
             os.replace(staged, self.out)
             folders.flush_folder(self.out.absolute().parent)
         for file in (*self._names(), self.path / COUNTS, self.path / STATE):  # what says whose it is goes last
-            file.unlink()
+            file.unlink(missing_ok=True)
         shutil.rmtree(self.path)
         return counts
 

@@ -395,7 +395,7 @@ def test_every_start_of_a_formula_is_neutralised(start: str, tmp_path: Path) -> 
 
     rows = [{"row": 0, "label": f"{start}HYPERLINK(1)", "score": 0.5}, {"row": 1, "label": "a=b", "score": 0.5}]
     parts = Parts(tmp_path / "answers.csv")
-    with parts.claimed({}):
+    with parts.claimed({"format": 1}):
         parts.write(0, rows)
         parts.join(with_faults=False, abstains=False)
         parts.put_in_place()
