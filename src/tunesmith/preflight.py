@@ -5,15 +5,18 @@ from __future__ import annotations
 import math
 import struct
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import orjson
 
 from tunesmith import folder as folders
 from tunesmith.checkpoints import KEEP
+from tunesmith.data import checks
 from tunesmith.data.loading import Splits
 from tunesmith.devices import Devices, memory_bytes
 from tunesmith.models.references import Base
@@ -25,8 +28,13 @@ HOWARD = "Howard and Ruder 2018, arXiv:1801.06146"
 DEVLIN = "Devlin et al. 2019, arXiv:1810.04805, appendix A.3"
 HU = "Hu et al. 2021, arXiv:2106.09685"
 MOSBACH = "Mosbach et al. 2021, arXiv:2006.04884"
+LE_SCAO = "Le Scao and Rush 2021, arXiv:2103.08493"
+ZHANG = "Zhang et al. 2021, arXiv:2006.05987"
+HE = "He et al. 2021, arXiv:2106.03164"
+GURURANGAN = "Gururangan et al. 2020, arXiv:2004.10964"
 FREE_SPACE_FACTOR = 1.2
 TRUNCATED_WARNING = 0.05
+NAMED_PLACES = 1000
 
 FULL_RATES = ((50e6, 2e-4), (150e6, 5e-5), (400e6, 3e-5), (math.inf, 1e-5))
 """Highest rate for full fine-tuning by parameters of the base: the field's 1e-5..5e-5 for base-size models and
@@ -40,7 +48,14 @@ USUAL_RATES = {"full": (1e-6, 1e-3), "last-layers": (1e-6, 2e-3), "head": (1e-5,
 
 @dataclass(frozen=True)
 class Note:
-    """One thing to know before training. `level`: info, warn, or stop (`--accept CODE` lets a stop pass)."""
+    """One thing to know before training.
+
+    Attributes:
+        level: info, warn, or stop (`--accept CODE` lets a stop pass).
+        where: the first place concerned.
+        count: how many rows are concerned, in all.
+        rows: their places (file:line), the first NAMED_PLACES of them.
+    """
 
     code: str
     level: str
@@ -49,9 +64,81 @@ class Note:
     remedy: str = ""
     source: str = ""
     count: int = 0
+    rows: tuple[str, ...] = ()
 
     def record(self) -> dict[str, Any]:
         return asdict(self)
+
+
+@dataclass(frozen=True)
+class Size:
+    """What the size advice goes by: training rows, their number in the middle class, the method, moving numbers."""
+
+    rows: int
+    per_class: float
+    method: str
+    moving: int
+
+
+@dataclass(frozen=True)
+class SizeAdvice:
+    """One row of the table below: when it holds, what it says, who found it."""
+
+    code: str
+    level: str
+    holds: Callable[[Size], bool]
+    message: str
+    source: str
+    remedy: str = ""
+
+
+SIZE_ADVICE = (
+    SizeAdvice(
+        "few-rows",
+        "warn",
+        lambda size: size.rows < 100,
+        "{rows:,} training rows: a prompt with a few examples is worth about as many; so few rows teach a model "
+        "little, and another seed may give another result",
+        f"{LE_SCAO}; {MOSBACH}",
+        "try prompting (few-shot) first and compare, or collect a few hundred rows",
+    ),
+    SizeAdvice(
+        "some-rows",
+        "info",
+        lambda size: 100 <= size.rows < 500,
+        "{rows:,} training rows: enough for head, last-layers or lora; full fine-tuning likes a few hundred rows for "
+        "each class",
+        f"{HOWARD}; {HU}",
+    ),
+    SizeAdvice(
+        "few-rows-per-class",
+        "info",
+        lambda size: size.rows >= 500 and size.per_class < 100 and size.method == "full",
+        "{per_class:,.0f} training rows in the middle class: full fine-tuning likes a few hundred, methods that move "
+        "less get along with fewer",
+        f"{HOWARD}; {ZHANG}",
+        "compare with method: lora or last-layers",
+    ),
+    SizeAdvice(
+        "large-model-few-rows",
+        "warn",
+        lambda size: size.rows < 10_000 and size.moving >= 300e6 and size.method == "full",
+        "full fine-tuning moves {moving:,.0f} million numbers by {rows:,} training rows: with so few, large models "
+        "vary much between seeds, and parameter-efficient methods do as well or better",
+        f"{MOSBACH}; {HE}",
+        "method: lora",
+    ),
+    SizeAdvice(
+        "many-rows",
+        "info",
+        lambda size: size.rows > 1_000_000,
+        "{rows:,} training rows: continued pre-training on the texts may gain more than fine-tuning alone, and fewer, "
+        "cleaner rows more than all of them",
+        f"{GURURANGAN}; {checks.LEE}",
+        "data.limit, for a first run",
+    ),
+)
+"""Advice by size. From 500 rows (100 a class) to a million there is nothing to say. It never stops a run."""
 
 
 @dataclass(frozen=True)
@@ -192,9 +279,8 @@ def check(
     """
     return [
         *_on_reading(splits),
-        *_on_size(splits),
-        *_on_labels(splits),
-        *_on_leaks(splits),
+        *_on_size(recipe, splits, trainable),
+        *_on_rows(recipe, splits),
         *_on_lengths(recipe, splits, cut_rows),
         *_on_settings(recipe, trainable),
         *_on_disk(recipe, trainable),
@@ -207,7 +293,9 @@ def _on_reading(splits: Splits) -> Iterator[Note]:
         yield Note("column-alias", "info", note)
     if splits.skipped:
         shown = "; ".join(str(fault) for fault in splits.skipped[:5])
-        yield Note("bad-rows", "warn", f"{len(splits.skipped)} bad rows left out: {shown}", count=len(splits.skipped))
+        message = f"{len(splits.skipped)} bad rows left out: {shown}"
+        places = tuple(fault.where for fault in splits.skipped[:NAMED_PLACES])
+        yield Note("bad-rows", "warn", message, places[0], count=len(splits.skipped), rows=places)
     if not splits.test:
         yield Note(
             "no-test",
@@ -217,42 +305,23 @@ def _on_reading(splits: Splits) -> Iterator[Note]:
         )
 
 
-def _on_size(splits: Splits) -> Iterator[Note]:
-    rows = len(splits.train)
-    if rows < 100:
-        advice = "try prompting (few-shot) first and compare; so few rows teach a model little that it does not know"
-        yield Note("few-rows", "warn", f"{rows} training rows: {advice}", source=MOSBACH, count=rows)
-    elif rows < 500:
-        advice = "enough for head, last-layers or LoRA; full fine-tuning likes a few hundred rows for each class"
-        yield Note("some-rows", "info", f"{rows} training rows: {advice}", source=HOWARD, count=rows)
-    elif rows > 1_000_000:
-        advice = "continued pre-training may gain more than fine-tuning; quality beats quantity"
-        yield Note("many-rows", "info", f"{rows:,} training rows: {advice}", count=rows)
+def _on_size(recipe: Recipe, splits: Splits, trainable: int) -> Iterator[Note]:
+    counts = Counter(label for row in splits.train if (label := checks.label_of(row)) is not None)
+    size = Size(len(splits.train), median(counts.values()) if counts else math.inf, recipe.method.kind, trainable)
+    for advice in SIZE_ADVICE:
+        if advice.holds(size):
+            told = advice.message.format(rows=size.rows, per_class=size.per_class, moving=size.moving / 1e6)
+            yield Note(advice.code, advice.level, told, remedy=advice.remedy, source=advice.source, count=size.rows)
 
 
-def _on_labels(splits: Splits) -> Iterator[Note]:
-    if any(row.get("label") is None for row in splits.train):
-        return
-    counts = Counter(row["label"] for row in splits.train)
-    rare = [label for label, count in counts.items() if count < 5]
-    if rare:
-        named = ", ".join(f"{label} ({counts[label]})" for label in sorted(rare)[:10])
-        message = f"{len(rare)} classes have fewer than 5 training rows: {named}"
-        yield Note("rare-class", "warn", message, remedy="collect more, or join classes", count=len(rare))
-    for name in ("validation", "test"):
-        unknown = [row for row in getattr(splits, name) if row["label"] not in counts]
-        if unknown:
-            message = f"{len(unknown)} {name} rows have a label that no training row has, for example "
-            message += f"{unknown[0]['label']!r}: they can only be answered wrongly"
-            yield Note("unknown-label", "warn", message, where=unknown[0].where, count=len(unknown))
-
-
-def _on_leaks(splits: Splits) -> Iterator[Note]:
-    if splits.leaked:
-        first = splits.test[splits.leaked[0]]
-        message = f"{len(splits.leaked)} test rows are also in train (case and spaces aside); scores are given without"
-        message += " them too"
-        yield Note("test-in-train", "warn", message, where=first.where, count=len(splits.leaked))
+def _on_rows(recipe: Recipe, splits: Splits) -> Iterator[Note]:
+    """What the data checks find, with the places of the rows concerned."""
+    named = splits.named()
+    for found in checks.find_all(named, recipe.task.columns):
+        rows = (named[split][index].where for split, indices in found.rows.items() for index in indices)
+        places = tuple(islice(rows, NAMED_PLACES))
+        where = places[0] if places else ""
+        yield Note(found.code, found.level, found.message, where, found.remedy, found.source, found.count, places)
 
 
 def _on_lengths(recipe: Recipe, splits: Splits, cut_rows: dict[str, int]) -> Iterator[Note]:

