@@ -135,28 +135,39 @@ def predict(
     run: RunPath,
     texts: Annotated[list[str] | None, typer.Argument(help="Texts to answer.", show_default=False)] = None,
     data: Annotated[str | None, typer.Option("--data", help="Rows: a file, a glob, or hub:owner/name.")] = None,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="Where answers go (.jsonl, .csv).")] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Where answers go (.jsonl, .csv, .parquet); else JSON lines.")
+    ] = None,
+    probabilities: Annotated[bool, typer.Option("--probabilities", help="Those of all labels.")] = False,
+    top_k: Annotated[int, typer.Option("--top-k", min=0, help="So many of the likeliest labels.")] = 0,
+    abstain_below: Annotated[
+        float | None, typer.Option("--abstain-below", min=0, max=1, help="Withhold answers less probable than this.")
+    ] = None,
+    on_bad_row: Annotated[str, typer.Option("--on-bad-row", help="stop, or skip: a line with its fault.")] = "stop",
+    force: Annotated[bool, typer.Option("--force", help="Replace the output if it is there.")] = False,
     json: Json = False,
 ) -> None:
-    """Answer texts, or every row of a file."""
+    """Answer texts, or every row of a file. Interrupted, the same command goes on where it was."""
     if bool(texts) == bool(data):
         raise RecipeError("give either texts or --data FILE", "predict")
+    if on_bad_row not in ("stop", "skip"):
+        raise RecipeError(f"--on-bad-row is stop or skip, not {on_bad_row!r}", "predict")
+    if output is not None and data is None:
+        raise RecipeError("-o goes with --data FILE", "predict", "for texts, send what is printed to a file")
     _stay_offline("", data is not None and data.startswith("hub:"))
-    from tunesmith.open import Run, write_answers
-    from tunesmith.printing import print_answers, print_json
+    from tunesmith.answering import Details, answer_file, stream_answers
+    from tunesmith.open import Run
+    from tunesmith.printing import print_answered, print_answers, print_stream
+    from tunesmith.voices import choose_voice
 
     opened = Run(run)
-    if texts:
-        print_answers(texts, opened.predict(texts), json)
-        return
-    assert data is not None
-    answers = opened.predict_file(data)
-    if output is None:
-        for answer in answers:
-            print_json(answer)
-        return
-    written = write_answers(answers, output)
-    print_json({"rows": written, "output": str(output)}) if json else typer.echo(f"{written:,} answers in {output}")
+    details = Details(probabilities, top_k, abstain_below)
+    if data is None:
+        print_answers(texts or [], opened.predict(texts or [], probabilities, top_k, abstain_below), json)
+    elif output is None:
+        print_stream(stream_answers(opened, data, None, details, on_bad_row))
+    else:
+        print_answered(answer_file(opened, data, output, details, on_bad_row, force, choose_voice(json)), json)
 
 
 @app.command()

@@ -39,6 +39,12 @@ class Voice:
     def evaluation(self, step: int, primary: str, scores: Mapping[str, Score], best: bool) -> None:
         """The validation rows were scored."""
 
+    def answered(self, rows: int, total: int | None) -> None:
+        """So many rows of a file have an answer, of about so many (None: nobody knows)."""
+
+    def close(self) -> None:
+        """What was live on a screen stands still."""
+
 
 @dataclass
 class StopSignal:

@@ -112,20 +112,25 @@ class RunFolder:
     def exists(self) -> bool:
         return self.recipe.exists()
 
-    @contextlib.contextmanager
-    def claim(self) -> Iterator[None]:
+    def claim(self) -> contextlib.AbstractContextManager[None]:
         """Hold the folder for this process alone; two runs in one folder would tear each other's files."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        with open(self.path / ".lock", "w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise CheckpointError(
-                    "another process is working in this run folder",
-                    where=str(self.path),
-                    remedy="wait for it to end, or stop it",
-                ) from None
-            yield
+        return claim(self.path, "this run folder")
+
+
+@contextlib.contextmanager
+def claim(path: Path, called: str) -> Iterator[None]:
+    """Hold a folder for this process alone; it is made if it is not there."""
+    path.mkdir(parents=True, exist_ok=True)
+    with open(path / ".lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise CheckpointError(
+                f"another process is working in {called}",
+                where=str(path),
+                remedy="wait for it to end, or stop it",
+            ) from None
+        yield
 
 
 def write_bytes(path: Path, content: bytes) -> None:

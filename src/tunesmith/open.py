@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from tunesmith import folder as folders
 from tunesmith import methods, tasks
+from tunesmith.answering import Details, Source, named, shown, stream_answers
 from tunesmith.data.loading import hash_of
 from tunesmith.data.rows import Row
 from tunesmith.data.sources import Reading, read_source, stop_or_skip
@@ -27,8 +25,6 @@ from tunesmith.recipe import methods as method_settings
 from tunesmith.recipe import tasks as task_settings
 from tunesmith.report.manifest import now
 from tunesmith.tasks.contract import Answer, Limit
-
-Source = str | Path | Sequence[str]
 
 
 class Run:
@@ -58,24 +54,44 @@ class Run:
     def verdict(self) -> dict[str, Any]:
         return folders.read_json(self.folder.verdict)
 
-    def predict(self, texts: Sequence[str | tuple[str, str]]) -> list[dict[str, Any]]:
+    def predict(
+        self,
+        texts: Sequence[str | tuple[str, str]],
+        probabilities: bool = False,
+        top_k: int = 0,
+        abstain_below: float | None = None,
+    ) -> list[dict[str, Any]]:
         """Answer texts (or pairs of texts), in their order: [{"label", "score"}, ..]; with many labels {"labels",
-        "score", "scores"}, in a taxonomy also "levels", for a number {"score"}."""
-        rows = [_as_row(text, number) for number, text in enumerate(texts, start=1)]
-        return [self._task.shown(answer) for answer in self._answer(rows)]
+        "score", "scores"}, in a taxonomy also "levels", for a number {"score"}.
 
-    def predict_file(self, data: Source, columns: dict[str, str] | None = None) -> Iterator[dict[str, Any]]:
+        Args:
+            probabilities: tell those of all labels, under "scores".
+            top_k: tell so many of the likeliest labels, under "top".
+            abstain_below: answer None where the score is lower, and tell so under "abstained".
+        """
+        rows = [_as_row(text, number) for number, text in enumerate(texts, start=1)]
+        return self.answer_rows(rows, Details(probabilities, top_k, abstain_below))
+
+    def predict_file(
+        self,
+        data: Source,
+        columns: dict[str, str] | None = None,
+        probabilities: bool = False,
+        top_k: int = 0,
+        abstain_below: float | None = None,
+        on_bad_row: str = "stop",
+    ) -> Iterator[dict[str, Any]]:
         """Answer every row of a file (or of files, a glob, a data set on a hub) as `predict` does, with its 0-based
-        "row"."""
-        inputs = [column for column in self._columns if column.is_input]
-        reading = read_source(_named(data), inputs, columns or {}, split="test")
-        stop_or_skip(reading, "stop")
-        for number, answer in enumerate(self._answer(reading.rows)):
-            yield {"row": number, **self._task.shown(answer)}
+        "row"; in constant memory, so that a file may be of any length.
+
+        Args:
+            on_bad_row: `stop` ends with a DataError that names the row; `skip` gives {"row", "fault"} for it.
+        """
+        return stream_answers(self, data, columns, Details(probabilities, top_k, abstain_below), on_bad_row)
 
     def evaluate(self, data: Source, columns: dict[str, str] | None = None) -> dict[str, Any]:
         """Score the model on labelled rows. A look at the sealed test is counted in the run folder."""
-        reading = read_source(_named(data), self._columns, columns or {}, split="test")
+        reading = read_source(named(data), self._columns, columns or {}, split="test")
         stop_or_skip(reading, "stop")
         answers = self._answer(reading.rows)
         measures = self._task.measures(as_predictions([self._task.gold(row) for row in reading.rows], answers))
@@ -92,11 +108,19 @@ class Run:
             folders.append(self.folder.looks, look)
         return len(folders.lines(self.folder.looks))
 
+    def answer_rows(
+        self, rows: Sequence[Row], details: Details, progress: Callable[[int], None] = lambda done: None
+    ) -> list[dict[str, Any]]:
+        """Answers to rows as they are shown to people, in their order."""
+        return shown(self._task, self._outputs(rows, progress), self.card["decision"], details)
+
     def _answer(self, rows: Sequence[Row]) -> list[Answer]:
+        return list(self._task.answers(self._outputs(rows), self.card["decision"]))
+
+    def _outputs(self, rows: Sequence[Row], progress: Callable[[int], None] = lambda done: None) -> list[Any]:
         limit = Limit(self.card["max_length"], self.card["long_text"])
         examples = self._task.encode(rows, self.loaded.processor, limit)
-        outputs = predict(self.loaded, self._task, examples, self._devices)
-        return list(self._task.answers(outputs, self.card["decision"]))
+        return predict(self.loaded, self._task, examples, self._devices, progress)
 
     @cached_property
     def card(self) -> dict[str, Any]:
@@ -126,6 +150,11 @@ class Run:
         return task
 
     @property
+    def inputs(self) -> list[task_settings.Column]:
+        """The columns that a row needs to be answered."""
+        return [column for column in self._columns if column.is_input]
+
+    @property
     def _columns(self) -> Sequence[task_settings.Column]:
         return self._task.settings.columns
 
@@ -150,35 +179,6 @@ def _checked(card: Any, place: Path) -> dict[str, Any]:
     return card
 
 
-def _named(data: Source) -> str | Sequence[str]:
-    return str(data) if isinstance(data, Path) else data
-
-
 def _as_row(text: str | tuple[str, str], number: int) -> Row:
     values = {"text": text} if isinstance(text, str) else {"text": text[0], "text_pair": text[1]}
     return Row(values, "input", number)
-
-
-def write_answers(answers: Iterator[dict[str, Any]], out: Path) -> int:
-    """Write answers as .csv or .jsonl, whole or not at all; returns how many."""
-    rows = list(answers)
-    if out.suffix.lower() != ".csv":
-        folders.write_lines(out, rows)
-        return len(rows)
-    from io import StringIO
-
-    text = StringIO(newline="")
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else ["row", "label", "score"])
-    writer.writeheader()
-    writer.writerows({key: _safe_cell(value) for key, value in row.items()} for row in rows)
-    folders.write_text(out, text.getvalue())
-    return len(rows)
-
-
-def _safe_cell(value: Any) -> Any:
-    """A cell that a spreadsheet will not take for a formula."""
-    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
-
-
-def to_line(value: dict[str, Any]) -> str:
-    return orjson.dumps(value).decode()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -104,8 +106,38 @@ def print_answers(texts: Sequence[str], answers: Sequence[Mapping[str, Any]], as
         print_json({"answers": list(answers)})
         return
     for text, answer in zip(texts, answers, strict=True):
-        labels = ", ".join(answer["labels"]) or "none" if "labels" in answer else answer.get("label", "")
+        labels = _answered(answer)
         typer.echo(f"{labels}{'  ' if labels else ''}{answer['score']:.3f}  {text}")
+        for likely in answer.get("top", ()):
+            typer.echo(f"    {likely['score']:.3f}  {likely['label']}")
+
+
+def _answered(answer: Mapping[str, Any]) -> str:
+    if answer.get("abstained"):
+        return "(abstains)"
+    return ", ".join(answer["labels"]) or "none" if "labels" in answer else str(answer.get("label", ""))
+
+
+def print_stream(lines: Iterable[Mapping[str, Any]]) -> None:
+    """JSON lines for a pipe. Whoever reads them may stop before the end."""
+    try:
+        for line in lines:
+            sys.stdout.write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE).decode())
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def print_answered(counts: Mapping[str, Any], as_json: bool) -> None:
+    """The end of answering a file."""
+    if as_json:
+        print_json(counts)
+        return
+    typer.echo(f"{counts['rows']:,} rows answered in {counts['output']}")
+    if counts.get("faults"):
+        typer.echo(f"{counts['faults']:,} bad rows have a fault instead of an answer")
+    if counts.get("abstained"):
+        typer.echo(f"{counts['abstained']:,} answers were withheld")
 
 
 def print_comparison(result: Mapping[str, Any], as_json: bool) -> None:

@@ -27,6 +27,7 @@ class PlainVoice(Voice):
         self.began = 0.0
         self.first_step = 0
         self.last_line = 0.0
+        self.first_row = 0
 
     def say(self, text: str) -> None:
         self._line(text)
@@ -47,6 +48,17 @@ class PlainVoice(Voice):
     def evaluation(self, step: int, primary: str, scores: Mapping[str, Score], best: bool) -> None:
         mark = "  (best so far)" if best else ""
         self._line(f"step {step}: validation {primary} {with_interval(scores[primary])}{mark}")
+
+    def answered(self, rows: int, total: int | None) -> None:
+        now = time.monotonic()
+        if not self.began:
+            self.began, self.first_row, self.last_line = now, rows, now
+        if now - self.last_line < SECONDS_BETWEEN_LINES:
+            return
+        self.last_line = now
+        rate = (rows - self.first_row) / (now - self.began)
+        left = f"  {max(0, total - rows) / rate:.0f} s left" if total and rate else ""
+        self._line(f"{rows:,}{f' of about {total:,}' if total else ''} rows  {rate:,.0f} rows/s{left}")
 
     def _left(self, step: int, total: int, now: float) -> str:
         done = step - self.first_step
@@ -88,6 +100,15 @@ class TerminalVoice(Voice):
         mark = "  (best so far)" if best else ""
         self.say(f"step {step}: validation {primary} {with_interval(scores[primary])}{mark}")
 
+    def answered(self, rows: int, total: int | None) -> None:
+        if self.progress is None:
+            columns = (BarColumn(), MofNCompleteColumn(), TextColumn("rows"))
+            times = (TimeElapsedColumn(), TextColumn("elapsed,"), TimeRemainingColumn(), TextColumn("left"))
+            self.progress = Progress(*columns, *times, console=self.console)
+            self.progress.start()
+            self.progress.add_task("", total=total, completed=rows)
+        self.progress.update(self.progress.task_ids[0], completed=rows, total=total)
+
     def close(self) -> None:
         if self.progress is not None:
             self.progress.stop()
@@ -96,6 +117,9 @@ class TerminalVoice(Voice):
 
 class JsonVoice(Voice):
     """One JSON object a line, for programs that watch."""
+
+    def __init__(self) -> None:
+        self.last_line = 0.0
 
     def say(self, text: str) -> None:
         self._line({"event": "said", "text": text})
@@ -108,6 +132,11 @@ class JsonVoice(Voice):
 
     def evaluation(self, step: int, primary: str, scores: Mapping[str, Score], best: bool) -> None:
         self._line({"event": "evaluation", "step": step, "scores": scores, "best": best})
+
+    def answered(self, rows: int, total: int | None) -> None:
+        if time.monotonic() - self.last_line >= SECONDS_BETWEEN_LINES:
+            self.last_line = time.monotonic()
+            self._line({"event": "answered", "rows": rows, "total": total})
 
     def _line(self, event: dict[str, object]) -> None:
         sys.stderr.write(orjson.dumps(event).decode() + "\n")

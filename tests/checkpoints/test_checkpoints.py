@@ -14,9 +14,9 @@ from typing import Any
 import orjson
 import pytest
 import torch
-from dying import Operations, in_a_child
 from torch import nn
 
+from dying import Operations, in_a_child
 from tunesmith import checkpoints
 from tunesmith.checkpoints import MANIFEST, MOMENTS, STATE, WEIGHTS, Progress, newest_valid, path_of, save
 from tunesmith.errors import CheckpointError, ResourceError

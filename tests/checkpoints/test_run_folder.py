@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from dying import Operations, in_a_child
 
+from dying import Operations, in_a_child
 from tunesmith import folder as folders
 from tunesmith.errors import CheckpointError, ResourceError
 from tunesmith.folder import RunFolder

@@ -391,10 +391,14 @@ def test_csv_answers_hold_no_formula(tunesmith: Command, recipe: Path) -> None:
 
 @pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r"])
 def test_every_start_of_a_formula_is_neutralised(start: str, tmp_path: Path) -> None:
-    from tunesmith.open import write_answers
+    from tunesmith.answer_files import Parts
 
     rows = [{"row": 0, "label": f"{start}HYPERLINK(1)", "score": 0.5}, {"row": 1, "label": "a=b", "score": 0.5}]
-    write_answers(iter(rows), tmp_path / "answers.csv")
+    parts = Parts(tmp_path / "answers.csv")
+    with parts.claimed({"format": 1}):
+        parts.write(0, rows)
+        parts.join(with_faults=False, abstains=False)
+        parts.put_in_place()
     with open(tmp_path / "answers.csv", newline="") as file:
         labels = [row["label"] for row in csv.DictReader(file)]
     assert labels == [f"'{start}HYPERLINK(1)", "a=b"]

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 
 from tunesmith.data.rows import Row
@@ -86,7 +87,8 @@ class Task(Protocol):
 
     `labels` names the outputs; `learn` sets it from the training rows, before `load`. `units` numbers what a cut of a
     batch must not split (pairs, groups); None where each row stands alone. An output is whatever `predict` gives for a
-    row, before any decision; for a classifier its raw logits.
+    row, before any decision; for a classifier its raw logits. `shares` are the probabilities of all `labels`, a row of
+    numbers for each row; None where answers are no labels.
     """
 
     labels: tuple[str, ...]
@@ -120,6 +122,8 @@ class Task(Protocol):
     def decide(self, outputs: Sequence[Any], golds: Sequence[Value | None]) -> Decision: ...
 
     def answers(self, outputs: Sequence[Any], decision: Decision) -> list[Answer]: ...
+
+    def shares(self, outputs: Sequence[Any], decision: Decision) -> np.ndarray | None: ...
 
     def measures(self, predictions: Sequence[Prediction]) -> dict[str, Measure]: ...
 

@@ -111,6 +111,10 @@ class TextClassification:
     def answers(self, outputs: Sequence[np.ndarray], decision: Decision) -> list[Answer]:
         return self.target.answers(np.stack(outputs), decision) if len(outputs) else []
 
+    def shares(self, outputs: Sequence[np.ndarray], decision: Decision) -> np.ndarray | None:
+        """(R, C) the probability of every label, not only of the likeliest; None for a number."""
+        return self.target.shares(np.stack(outputs), decision)
+
     def measures(self, predictions: Sequence[Prediction]) -> dict[str, Measure]:
         return self.target.measures(predictions) if predictions else {}
 

@@ -2,8 +2,8 @@
 
 A target turns rows into numbers, logits into a loss, and raw outputs into answers with metrics. Each has:
 `learn(rows)`, `learned()` and `recall(learned)`; `numbers(rows)` and `tensor(numbers)`; `loss(logits, target)`;
-`gold(row)`, `decide(outputs, golds)`, `answers(outputs, decision)`; `measures(predictions)`, `primary(rows)`,
-`severity(prediction)`, `shown(answer)`.
+`gold(row)`, `decide(outputs, golds)`, `answers(outputs, decision)`, `shares(outputs, decision)`;
+`measures(predictions)`, `primary(rows)`, `severity(prediction)`, `shown(answer)`.
 """
 
 from __future__ import annotations

@@ -108,8 +108,11 @@ class ManyLabels(OneLabel):
         thresholds_C = np.asarray(decision["thresholds"])
         return [
             self._several(probabilities_C, probabilities_C >= thresholds_C)
-            for probabilities_C in sigmoid(outputs_RC / decision["temperature"])
+            for probabilities_C in self.shares(outputs_RC, decision)
         ]
+
+    def shares(self, outputs_RC: np.ndarray, decision: Decision) -> np.ndarray:
+        return sigmoid(outputs_RC / decision["temperature"])
 
     def _several(self, probabilities_C: np.ndarray, given_C: np.ndarray) -> Answer:
         """The labels above their thresholds. The score is that of the whole set, as if labels were independent."""

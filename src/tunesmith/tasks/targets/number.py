@@ -70,6 +70,9 @@ class Number:
     def answers(self, outputs_R1: np.ndarray, decision: Decision) -> list[Answer]:
         return [Answer(float(output) * self.deviation + self.mean) for output in outputs_R1[:, 0]]
 
+    def shares(self, outputs_R1: np.ndarray, decision: Decision) -> None:
+        return None
+
     def measures(self, predictions: Sequence[Prediction]) -> dict[str, Measure]:
         gold_R, answer_R = np.array([(p.gold, p.answer) for p in predictions], dtype=float).T
         return {

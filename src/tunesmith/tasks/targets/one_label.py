@@ -112,8 +112,10 @@ class OneLabel:
         return {"temperature": fit_temperature(outputs_RC[known], surprise)}
 
     def answers(self, outputs_RC: np.ndarray, decision: Decision) -> list[Answer]:
-        probabilities_RC = softmax(outputs_RC / decision["temperature"])
-        return [self._answer(probabilities_C) for probabilities_C in probabilities_RC]
+        return [self._answer(probabilities_C) for probabilities_C in self.shares(outputs_RC, decision)]
+
+    def shares(self, outputs_RC: np.ndarray, decision: Decision) -> np.ndarray:
+        return softmax(outputs_RC / decision["temperature"])
 
     def _answer(self, probabilities_C: np.ndarray) -> Answer:
         first = np.argsort(-probabilities_C, kind="stable")[:SHOWN_LABELS]
