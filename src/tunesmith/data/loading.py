@@ -56,15 +56,19 @@ def first_values(source: str, most: int) -> list[dict[str, Any]]:
     return list(itertools.islice((raw.values for raw in raw_rows(Path(source)) if not raw.fault), most))
 
 
-def load_splits(data: Data, columns: Sequence[Column]) -> Splits:
-    """Read every file of a recipe and split it. Raises DataError with every bad row named."""
-    extra = (data.group,) if data.group else ()
+def load_splits(data: Data, columns: Sequence[Column], slices: Sequence[str] = ()) -> Splits:
+    """Read every file of a recipe and split it; columns named in `slices` are kept in every split.
+
+    Raises:
+        DataError: with every bad row named.
+    """
+    group = (data.group,) if data.group else ()
     readings: dict[str, Reading] = {}
     files: dict[str, str] = {}
     for split in ("train", "validation", "test"):
         path = getattr(data, split)
         if isinstance(path, str):
-            readings[split] = read_rows(path, columns, data.columns, extra if split == "train" else ())
+            readings[split] = read_rows(path, columns, data.columns, (*slices, *(group if split == "train" else ())))
             stop_or_skip(readings[split], data.on_bad_row)
             files[split] = sha256(Path(path))
     rows = take(readings["train"].rows, data.limit, columns)
