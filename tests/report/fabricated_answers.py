@@ -23,8 +23,8 @@ def predictions(target: str, labels: tuple[str, ...], number: int) -> Answers:
 
 def _one(labels: tuple[str, ...], row: int, source: random.Random) -> dict[str, Any]:
     gold = labels[row % len(labels)]
-    sure = 1 - 0.6 * source.random() ** 2
-    right = source.random() < sure - 0.25 * (row % len(labels)) / len(labels)
+    sure = 1 - 0.5 * source.random() ** 2
+    right = source.random() < sure - 0.15 * (row % len(labels)) / len(labels)
     answer = gold if right else source.choice(labels)
     others = [label for label in labels if label != answer][:4]
     rest = {label: (1 - sure) / (len(others) + 1) for label in others}

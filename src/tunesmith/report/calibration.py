@@ -46,9 +46,10 @@ class Kept:
 
 @dataclass(frozen=True)
 class Calibration:
-    """What the page shows. `sentences` are whole; `kept` has a line for each share of KEPT_SHARES."""
+    """What the page shows; `kept` has a line for each share of KEPT_SHARES."""
 
-    sentences: list[str]
+    sentence: str
+    temperature: float | None
     error: Score | None
     error_before: Score | None
     coverage: str
@@ -64,7 +65,8 @@ def calibration(record: Record) -> Calibration | None:
     bins = reliability(*claims(record.predictions))
     kept = [keep(sure, right, share) for share in KEPT_SHARES]
     return Calibration(
-        sentences=_sentences(record, bins),
+        sentence=_sentence(record, bins),
+        temperature=record.scores.get("calibration", {}).get("temperature"),
         error=record.judged.get("ece"),
         error_before=record.scores.get("calibration", {}).get("ece_before"),
         coverage=_coverage_sentence(record, keep(sure, right, TOLD_SHARE), kept[-1]),
@@ -118,7 +120,7 @@ def _what(record: Record) -> str:
     return "right" if record.classifies else "right in every label"
 
 
-def _sentences(record: Record, bins: Sequence[Bin]) -> list[str]:
+def _sentence(record: Record, bins: Sequence[Bin]) -> str:
     total = sum(part.claims for part in bins)
     said = sum(part.claims * part.sure for part in bins) / total
     true = sum(part.claims * (part.right.value or 0.0) for part in bins) / total
@@ -132,23 +134,16 @@ def _sentences(record: Record, bins: Sequence[Bin]) -> list[str]:
     judged = (
         "which fits" if abs(gap) < EVEN else "so it is too sure" if gap > 0 else "so it is less sure than it could be"
     )
-    found = [f"{first}: {judged}." if record.classifies or abs(gap) < EVEN else f"{first}."]
-    temperature = record.scores.get("calibration", {}).get("temperature")
-    if temperature is not None:
-        raw = "had been too sure" if temperature > 1 else "had not been sure enough"
-        found.append(
-            f"Its raw outputs were divided by the temperature {wording.exact(temperature)}, which was chosen on the "
-            f"validation rows" + ("." if abs(temperature - 1) < EVEN else f": they {raw} there.")
-        )
-    return found
+    return f"{first}: {judged}." if record.classifies or abs(gap) < EVEN else f"{first}."
 
 
 def _coverage_sentence(record: Record, kept: Kept, whole: Kept) -> str:
     if kept.rows == whole.rows:
         return "The model is equally sure of nearly all rows, so its certainty does not tell the hard ones apart."
     return (
-        f"If the {wording.share(1 - kept.share)} least sure rows go to a person, {wording.share(kept.right.value or 0)} "
-        f"of the rest are {_what(record)} (95\N{NO-BREAK SPACE}% interval {wording.share(kept.right.low)} to "
+        f"If the {wording.share(1 - kept.share)} least sure rows go to a person, "
+        f"{wording.share(kept.right.value or 0)} of the rest are {_what(record)} "
+        f"(95\N{NO-BREAK SPACE}% interval {wording.share(kept.right.low)} to "
         f"{wording.share(kept.right.high)}); of all rows it is {wording.share(whole.right.value or 0)}."
     )
 

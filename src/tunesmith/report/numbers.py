@@ -112,8 +112,9 @@ def _groups(gold: np.ndarray, answer: np.ndarray) -> list[list[str]]:
         half = Z95 * errors.std(ddof=1) / math.sqrt(len(errors)) if len(errors) > 1 else math.inf
         mean = float(errors.mean())
         between = f"{mean - half:+.3g} to {mean + half:+.3g}" if math.isfinite(half) else wording.MISSING
-        rows.append([f"{wording.short(float(gold[mine].min()))} to {wording.short(float(gold[mine].max()))}",
-                     f"{len(errors):,}", wording.short(float(answer[mine].mean())), f"{mean:+.3g}", between])  # fmt: skip
+        ends = (wording.short(float(end)) for end in (gold[mine].min(), gold[mine].max()))
+        answered = wording.short(float(answer[mine].mean()))
+        rows.append([" to ".join(ends), f"{len(errors):,}", answered, f"{mean:+.3g}", between])
     return rows
 
 
