@@ -8,7 +8,8 @@ from functools import partial
 from typing import Any
 
 from tunesmith import folder as folders
-from tunesmith.audits import cost
+from tunesmith.audits import cost, slices
+from tunesmith.audits.suspects import find_suspects
 from tunesmith.audits.verdict import NOT_JUDGED, judge
 from tunesmith.baselines import Baseline, Majority, NearestNeighbours, Tfidf, embed
 from tunesmith.data.rows import Row
@@ -18,9 +19,10 @@ from tunesmith.folder import RunFolder
 from tunesmith.preparing import Work
 from tunesmith.recipe.judge import BASELINES
 from tunesmith.report.manifest import now
-from tunesmith.tasks.contract import Prediction
+from tunesmith.tasks.contract import Prediction, length_of
 
 WORST_ERRORS = 25
+SHOWN_SUSPECTS = 25
 
 
 @dataclass
@@ -122,13 +124,38 @@ def judge_run(work: Work, folder: RunFolder, baselines: Mapping[str, Fitted], de
     scores["calibration"] = _calibration(work, plain, decision)
     if 0 < len(work.splits.leaked) < len(work.splits.test):
         scores["test_without_overlap"] = score(work.task.measures(_without(folder, work.splits.leaked)))
+    scores |= _slices(work, read_predictions(folder, split), split, primary)
     folders.write_json(folder.scores, scores)
     verdict = judge(primary, work.recipe.judge.min_gain, split, tuned[split], theirs)
     folders.write_json(folder.verdict, verdict)
     folders.write_json(folder.audits, {"cost": _cost(work, folder, split), "not_judged": list(NOT_JUDGED)})
     shown = folders.read_json(folder.data)
     shown["worst_errors"] = _worst(work, read_predictions(folder, split), getattr(work.splits, split))
+    if work.recipe.task.target in ("label", "path"):
+        shown["suspects"] = _suspects(work, folder)
     folders.write_json(folder.data, shown)
+
+
+def _slices(work: Work, predictions: Sequence[Prediction], split: str, primary: str) -> dict[str, Any]:
+    """The primary metric on parts of the judged rows."""
+    rows, measures = getattr(work.splits, split), work.task.measures
+    lengths = [length_of(example) for example in work.examples[split]]
+    return {
+        "slices": slices.by_columns(work.recipe.judge.slices, rows, predictions, measures, primary),
+        "by_length": slices.by_length(lengths, predictions, measures, primary),
+    }
+
+
+def _suspects(work: Work, folder: RunFolder) -> dict[str, Any]:
+    """Rows of validation and test whose given label may be wrong; the most suspect with their texts."""
+    sources = [(name, prediction) for name in _scored_splits(work) for prediction in read_predictions(folder, name)]
+    found = find_suspects([prediction for _, prediction in sources])
+    shown = []
+    for suspect in found[:SHOWN_SUSPECTS]:
+        split, prediction = sources[suspect.index]
+        row = getattr(work.splits, split)[prediction.row]
+        shown.append({**_shown_row(row, prediction), "split": split, "given": suspect.given, "usual": suspect.usual})
+    return {"rows": len(sources), "found": len(found), "shown": shown}
 
 
 def _calibration(work: Work, plain: Sequence[Prediction], decision: Mapping[str, Any]) -> dict[str, Any]:
@@ -151,16 +178,17 @@ def _worst(work: Work, predictions: Sequence[Prediction], rows: Sequence[Row]) -
     """The wrong answers that are worst (of which the model was surest, or furthest off), with their texts."""
     severity = {p.row: work.task.severity(p) for p in predictions}
     wrong = sorted((p for p in predictions if severity[p.row] > 0), key=lambda p: (-severity[p.row], p.row))
-    return [
-        {
-            "where": rows[p.row].where,
-            "text": " | ".join(str(rows[p.row][name]) for name in ("text", "text_pair") if rows[p.row].get(name)),
-            "gold": p.gold,
-            "answer": p.answer,
-            "score": p.score,
-        }
-        for p in wrong[:WORST_ERRORS]
-    ]
+    return [_shown_row(rows[p.row], p) for p in wrong[:WORST_ERRORS]]
+
+
+def _shown_row(row: Row, prediction: Prediction) -> dict[str, Any]:
+    return {
+        "where": row.where,
+        "text": " | ".join(str(row[name]) for name in ("text", "text_pair") if row.get(name)),
+        "gold": prediction.gold,
+        "answer": prediction.answer,
+        "score": prediction.score,
+    }
 
 
 def _cost(work: Work, folder: RunFolder, split: str) -> dict[str, Any]:

@@ -52,7 +52,7 @@ def prepare(recipe: Recipe, devices: Devices, voice: Voice) -> Work:
     """Read, split, encode, load, apply the method, resolve every `auto`, and note what there is to note."""
     voice.stage("reading the data")
     settled = recipe.task.settled(column_names(recipe.data.train), recipe.data.columns)
-    splits = load_splits(recipe.data, settled.columns)
+    splits = load_splits(recipe.data, settled.columns, recipe.judge.slices)
     task = tasks.build(settled)
     task.learn(splits.train)
     voice.stage("loading the model")

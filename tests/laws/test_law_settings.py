@@ -217,6 +217,12 @@ TABLE: dict[str, Row] = {
             set(changed.scores["baselines"]) == {"tfidf", "majority"} and not plain.scores["baselines"]
         ),
     ),
+    "judge.slices": Row(
+        {"judge": {"slices": ["case"]}},
+        lambda plain, changed: (
+            {value["rows"] for value in changed.scores["slices"]["case"].values()} and not plain.scores["slices"]
+        ),
+    ),
     "machine.device": Row({"machine": {"device": ABSENT}}, refuses(RecipeError)),
     "machine.threads": Row({"machine": {"threads": 2}}, manifest("threads", equals=2)),
     "machine.micro_batch_tokens": Row({"machine": {"micro_batch_tokens": 1}}, weights),  # dropout is on

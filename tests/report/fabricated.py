@@ -8,11 +8,16 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from fabricated_answers import further_scores, predictions, scores_of
+
 from tunesmith import folder as folders
 from tunesmith.folder import RunFolder
 from tunesmith.recipe import Recipe
 from tunesmith.recipe.reading import write_recipe
 
+PRIMARY = {"label": "accuracy", "path": "accuracy", "labels": "micro_f1", "score": "spearman"}
+MOST_SLICED = 10_000
+"""Slices are taken of so many rows at most."""
 DIGEST = "0123456789abcdef" * 4
 Row = dict[str, Any]
 
@@ -30,32 +35,35 @@ def make_run(
     revision: str | None = None,
     text: str = "where is my card",
     steps: int = 120,
+    target: str = "label",
     **changes: Any,
 ) -> RunFolder:
     """Write a run folder. `changes` are further keys of the manifest."""
     folder = RunFolder(path)
-    recipe = _recipe(path, method, base, test_rows, baselines, refit)
+    recipe = _recipe(path, method, base, test_rows, baselines, refit, target)
     write_recipe(recipe, folder.recipe)
     split = "test" if test_rows else "validation"
-    answers = _predictions(labels, test_rows or 30)
+    answers = predictions(target, labels, test_rows or 30)
     folders.write_lines(folder.predictions(split), answers)
-    scores = _scores(answers, split, baselines)
+    scores = _scores(target, labels, answers, split, baselines)
     folders.write_json(folder.scores, scores)
     folders.write_json(folder.verdict, _verdict(scores, split, baselines))
-    _write_records(folder, labels, answers, split, text)
+    _write_records(folder, target, labels, answers, split, text)
     _write_course(folder, scores["validation"], refit, overfits, steps)
     manifest = _manifest(recipe, labels, revision, ended, steps)
     folders.write_json(folder.manifest, {**manifest, **changes})
     return folder
 
 
-def _recipe(path: Path, method: Any, base: str, test_rows: int | None, baselines: bool, refit: bool) -> Recipe:
+def _recipe(path: Path, method: Any, base: str, test_rows: int | None, baselines: bool, refit: bool,
+            target: str) -> Recipe:  # fmt: skip
     data = {"train": str(path / "train.jsonl")} | ({"test": str(path / "test.jsonl")} if test_rows else {})
     lora = {"kind": "lora", "rank": 8, "alpha": 16.0}
     return Recipe.model_validate(
         {
             "model": base,
             "data": data,
+            "task": {"kind": "text-classification", "target": target},
             "method": lora if method == "lora" else method,
             "train": {
                 "epochs": 4.0,
@@ -67,23 +75,11 @@ def _recipe(path: Path, method: Any, base: str, test_rows: int | None, baselines
                 "checkpoint_every": 30,
                 "refit": refit,
             },
-            "judge": {"primary": "accuracy", "baselines": "auto" if baselines else "off"},
+            "judge": {"primary": PRIMARY[target], "baselines": "auto" if baselines else "off"},
             "machine": {"device": "cpu", "threads": 2, "micro_batch_tokens": 2048},
             "output": str(path),
         }
     )
-
-
-def _predictions(labels: tuple[str, ...], number: int) -> list[Row]:
-    """Mostly right answers; the later a class, the worse."""
-    source = random.Random(0)
-    rows = []
-    for row in range(number):
-        gold = labels[row % len(labels)]
-        right = source.random() > 0.05 + 0.3 * (row % len(labels)) / len(labels)
-        answer = gold if right else source.choice(labels)
-        rows.append({"row": row, "gold": gold, "answer": answer, "score": round(source.uniform(0.4, 1.0), 6)})
-    return rows
 
 
 def accuracy(rows: list[Row]) -> float:
@@ -101,34 +97,47 @@ def _score(value: float, half: float = 0.04321) -> dict[str, float]:
     return {"value": value, "low": max(0.0, value - half), "high": min(1.0, value + half)}
 
 
-def _scores(answers: list[Row], split: str, baselines: bool) -> dict[str, Any]:
-    judged = {"accuracy": _score(accuracy(answers)), "macro_f1": _score(macro_f1(answers), 0.05432)}
-    scores: dict[str, Any] = {"primary": "accuracy", "judged_on": split}
-    scores["validation"] = judged if split == "validation" else {n: _score(0.8125) for n in ("accuracy", "macro_f1")}
+def _scores(target: str, labels: tuple[str, ...], answers: list[Row], split: str, baselines: bool) -> dict[str, Any]:
+    primary = PRIMARY[target]
+    if target == "label":
+        judged = {"accuracy": _score(accuracy(answers)), "macro_f1": _score(macro_f1(answers), 0.05432)}
+        judged["ece"] = _score(0.0321, 0.0111)
+    else:
+        judged = scores_of(target, answers)
+    scores: dict[str, Any] = {"primary": primary, "judged_on": split}
+    scores["validation"] = judged if split == "validation" else {name: _score(0.8125) for name in judged}
     scores[split] = judged
     values = {"majority": 0.3333333, "tfidf": 0.7111111, "nearest-neighbours": 0.6444444}
-    theirs = {name: {"accuracy": _score(value), "macro_f1": _score(value / 2)} for name, value in values.items()}
+    theirs = {
+        who: {name: _score(value if name == primary else value / 2) for name in judged} for who, value in values.items()
+    }
     scores["baselines"] = theirs if baselines else {}
-    return scores
+    return scores | further_scores(target, labels, answers[:MOST_SLICED], primary)
 
 
 def _verdict(scores: dict[str, Any], split: str, baselines: bool) -> dict[str, Any]:
-    verdict: dict[str, Any] = {"ship": None, "gain": None, "over": None, "metric": "accuracy", "split": split}
+    verdict: dict[str, Any] = {"ship": None, "gain": None, "over": None, "metric": scores["primary"], "split": split}
+    primary = scores["primary"]
     why = ["baselines are off: there is nothing to compare with"]
     if baselines:
-        gain = scores[split]["accuracy"]["value"] - scores["baselines"]["tfidf"]["accuracy"]["value"]
+        gain = scores[split][primary]["value"] - scores["baselines"]["tfidf"][primary]["value"]
         verdict |= {"gain": {"value": gain, "low": gain - 0.0777, "high": gain + 0.0777}, "over": "tfidf"}
         verdict["ship"] = gain - 0.0777 > 0
-        why = [f"tuned accuracy against 0.7111 of the best baseline (tfidf): {gain:+.4f}"]
+        why = [f"tuned {primary} against 0.7111 of the best baseline (tfidf): {gain:+.4f}"]
     if split != "test":
         why.append("there is no test set: these are the validation rows by which the best step was chosen")
     return {**verdict, "why": why, "not_judged": ["forgetting", "bias", "shift", "facts"]}
 
 
-def _write_records(folder: RunFolder, labels: tuple[str, ...], answers: list[Row], split: str, text: str) -> None:
+def _write_records(
+    folder: RunFolder, target: str, labels: tuple[str, ...], answers: list[Row], split: str, text: str
+) -> None:
     def describe(rows: int) -> Row:
         lengths = [[length, 1 + (length * 7) % 11] for length in range(5, 65)]
-        return {"rows": rows, "labels": {name: rows // len(labels) for name in labels}, "lengths": lengths, "cut": 0}
+        described: Row = {"rows": rows, "labels": {}, "lengths": lengths, "cut": 0}
+        if target == "score":
+            return {**described, "quantiles": {"0.0": 1.0, "0.25": 2.1, "0.5": 3.04, "0.75": 4.05, "1.0": 5.0}}
+        return {**described, "labels": {name: rows // len(labels) for name in labels}}
 
     splits = {"train": describe(400), "validation": describe(30)}
     if split == "test":
@@ -139,7 +148,17 @@ def _write_records(folder: RunFolder, labels: tuple[str, ...], answers: list[Row
     wrong = [row for row in answers if row["gold"] != row["answer"]][:25]
     errors = [{"where": f"/home/somebody/{split}.jsonl:{row['row'] + 1}", "text": text, **row} for row in wrong]
     batch = [{"where": "/home/somebody/train.jsonl:1", "tokens": ["[CLS]", *text.split(), "[SEP]"], "label": labels[0]}]
-    shown = {"splits": splits, "max_length": 64, "leaked": 0, "skipped": [], "first_batch": batch}
+    shown: Row = {
+        "target": target,
+        "splits": splits,
+        "max_length": 64,
+        "leaked": 0,
+        "skipped": [],
+        "first_batch": batch,
+    }
+    if target in ("label", "path"):
+        suspects = [{**row, "split": split, "given": 0.0123, "usual": 0.7654} for row in errors]
+        shown["suspects"] = {"rows": len(answers), "found": len(suspects) + 12, "shown": suspects}
     folders.write_json(folder.data, {**shown, "worst_errors": errors})
     message = "12 train rows (3.0%) are longer than 64 tokens: their ends are cut off"
     note = {"code": "truncated", "level": "warn", "message": message, "where": "", "remedy": "train.max_length"}
@@ -195,6 +214,7 @@ def _manifest(recipe: Recipe, labels: tuple[str, ...], revision: str | None, end
         "resumed_from": 0,
         "warnings": [],
         "ended": ended,
+        "learned": {"labels": sorted(labels), "mean": 3.05, "deviation": 1.15},
         "best_step": steps // 8 * 8,
         "model_sha256": {"adapter_model.safetensors" if adapter else "model.safetensors": DIGEST},
         "cost": {},

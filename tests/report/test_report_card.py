@@ -34,7 +34,7 @@ def test_metadata_of_a_whole_model(texts):
     assert results["Macro-F1"].metric_type == "f1" and results["Macro-F1"].metric_args == {"average": "macro"}
     assert {result.dataset_split for result in results.values()} == {"test"}
     assert card.data.model_name == "tickets"
-    assert meta["metrics"] == ["accuracy", "f1"]
+    assert meta["metrics"] == ["accuracy", "f1", "ece"]
 
 
 def test_metadata_of_an_adapter_of_a_hub_model(texts):

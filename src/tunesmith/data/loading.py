@@ -58,14 +58,19 @@ def first_values(source: str | list[str], most: int) -> list[dict[str, Any]]:
     return list(itertools.islice((raw.values for raw in raws if not raw.fault), most))
 
 
-def load_splits(data: Data, columns: Sequence[Column]) -> Splits:
-    """Read every file of a recipe and split it. Raises DataError with every bad row named."""
-    extra = (data.group,) if data.group else ()
+def load_splits(data: Data, columns: Sequence[Column], slices: Sequence[str] = ()) -> Splits:
+    """Read every file of a recipe and split it; columns named in `slices` are kept in every split.
+
+    Raises:
+        DataError: with every bad row named.
+    """
+    group = (data.group,) if data.group else ()
     readings: dict[str, Reading] = {}
     for split in ("train", "validation", "test"):
         source = getattr(data, split)
         if isinstance(source, str | list):
-            readings[split] = read_source(source, columns, data.columns, extra if split == "train" else (), split)
+            extra = (*slices, *(group if split == "train" else ()))
+            readings[split] = read_source(source, columns, data.columns, extra, split)
             stop_or_skip(readings[split], data.on_bad_row)
     rows = take(readings["train"].rows, data.limit, columns)
     if "validation" in readings:

@@ -24,6 +24,10 @@ class Judge(Settings):
     baselines: Literal["auto", "off"] | list[Literal["majority", "tfidf", "nearest-neighbours"]] = "auto"
     """What to compare with, on the same rows and metric. `auto`: all that fit the task. `off`: no verdict."""
 
+    slices: list[str] = Field(default_factory=list)
+    """Columns of your files by whose values the primary metric is shown too: a language, a source, a customer. The 20
+    commonest values of each, the rest joined as "other"."""
+
 
 class Machine(Settings):
     """The machine to work on."""

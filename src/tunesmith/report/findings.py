@@ -10,11 +10,14 @@ from typing import Any
 from tunesmith.report import wording
 from tunesmith.report.classes import class_scores
 from tunesmith.report.record import Record, without_folders
+from tunesmith.report.slices import weak_slices
 
 CLEAR_RISE = 0.05
 """Validation loss this share above its minimum is a rise, not noise."""
 CLEAR_FALL = 0.02
 """Training loss that fell by less than this share has not learned."""
+LARGE_ERROR = 0.05
+"""A calibration error that is larger than this beyond doubt is named."""
 SHOWN = 5
 INTERVAL = "95\N{NO-BREAK SPACE}% interval"
 
@@ -142,6 +145,9 @@ def find_all(record: Record) -> list[Finding]:
         *_on_verdict(record),
         *_on_learning(record),
         *_on_classes(record),
+        *_on_certainty(record),
+        *_on_slices(record),
+        *_on_labels(record),
         *_on_refit(record),
         *_on_notes(record),
         *_on_the_end(record),
@@ -215,6 +221,31 @@ def _on_classes(record: Record) -> Iterator[Finding]:
         named = f"{', '.join(lost[:5])}{' and others' if len(lost) > 5 else ''}"
         text = f"{len(lost)} of {many} classes were not answered right in a single row: {named}."
         yield Finding(BAD, "Classes that are never found", text)
+
+
+def _on_certainty(record: Record) -> Iterator[Finding]:
+    error = record.judged.get("ece")
+    if error and error["low"] > LARGE_ERROR:
+        text = f"What it says of how sure it is and what is right differ by {wording.scored(error)} on average."
+        yield Finding(WARN, "Do not trust how sure it says it is", text)
+
+
+def _on_slices(record: Record) -> Iterator[Finding]:
+    weak = weak_slices(record)
+    if weak:
+        kind = wording.metric(record.primary).title
+        said = [f"{name} ({wording.scored(part[record.primary])}, {part['rows']:,} rows)" for name, part in weak[:3]]
+        more = f" and {len(weak) - 3} more" if len(weak) > 3 else ""
+        yield Finding(WARN, "It is weaker on some rows", f"{kind} below that of all rows: {', '.join(said)}{more}.")
+
+
+def _on_labels(record: Record) -> Iterator[Finding]:
+    suspects = record.data.get("suspects", {})
+    if suspects.get("found"):
+        text = (
+            f"{suspects['found']:,} of {suspects['rows']:,} labels are suspected to be wrong (a suspicion, no proof); "
+        )
+        yield Finding(INFO, "Labels worth a look", f"{text}the most suspect are listed below.")
 
 
 def _on_refit(record: Record) -> Iterator[Finding]:

@@ -2,54 +2,31 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from tunesmith.report import wording
+from tunesmith.report.calibration import calibration
 from tunesmith.report.card import score_rows, settings
 from tunesmith.report.classes import ClassScore, Share, class_scores, confusions, top_confusions
+from tunesmith.report.drawing import Chart
 from tunesmith.report.findings import SHOWN, find_all, find_overfitting, headline, note_text
-from tunesmith.report.plots import Chart, draw_curves, draw_lengths
-from tunesmith.report.record import Record, Score, without_folders
+from tunesmith.report.label_sets import slips, thresholds
+from tunesmith.report.levels import levels
+from tunesmith.report.numbers import numbers
+from tunesmith.report.plots import draw_curves, draw_lengths
+from tunesmith.report.rails import ScoreTable, score_table
+from tunesmith.report.record import Record, without_folders
 from tunesmith.report.rendering import render
+from tunesmith.report.slices import slice_tables
 
 MOST_CELLS = 20
 """Up to this many classes the whole confusion matrix is shown, above it the commonest mistakes."""
 MOST_PAIRS = 25
 MOST_TOKENS = 160
 MOST_LETTERS = 600
-
-
-@dataclass(frozen=True)
-class Rail:
-    """A score on a line: where its interval begins, how long it is, where the estimate stands; all in percent."""
-
-    left: float
-    width: float
-    dot: float
-
-
-@dataclass(frozen=True)
-class ScoreLine:
-    who: str
-    rows: str
-    score: Score
-    rail: Rail
-    is_judged: bool
-
-
-@dataclass(frozen=True)
-class ScoreTable:
-    """One metric: every score of it on one scale from `low` to `high`."""
-
-    title: str
-    meaning: str
-    low: float
-    high: float
-    lines: list[ScoreLine]
 
 
 @dataclass(frozen=True)
@@ -73,7 +50,16 @@ def make_page(record: Record) -> str:
         findings=findings[:SHOWN],
         more_findings=findings[SHOWN:],
         figures=list(_figures(record)),
-        tables=[_score_table(record, name) for name in record.judged],
+        table=_score_table(record),
+        others=[name for name in record.judged if name != record.primary],
+        score_rows=score_rows(record),
+        calibration=calibration(record),
+        numbers=numbers(record),
+        slips=slips(record.predictions) if record.has_label_sets else None,
+        thresholds=thresholds(record),
+        levels=levels(record),
+        slices=slice_tables(record),
+        suspects=_suspects(record),
         curves=draw_curves(record, overfitting),
         lengths=_lengths(record),
         classes=scores,
@@ -87,7 +73,7 @@ def make_page(record: Record) -> str:
         cost=list(_cost(record)),
         settings=settings(record),
         method=wording.method(record.recipe),
-        metric=wording.metric(record.primary),
+        metric=wording.metric,
         baseline=wording.baseline,
         place=_place,
         note_text=note_text,
@@ -134,36 +120,20 @@ def _figures(record: Record) -> Iterator[tuple[str, str, float | None, str]]:
     yield f"Rows judged ({record.split})", f"{record.judged_rows:,}", float(record.judged_rows), below
 
 
-def _score_table(record: Record, name: str) -> ScoreTable:
-    rows = [(who, split, scores[name]) for who, split, scores in score_rows(record) if name in scores]
-    bounds = [score[key] for _, _, score in rows for key in ("value", "low", "high") if score[key] is not None]
-    low, high = _scale(bounds)
-
-    def at(value: float | None) -> float:
-        return 100 * ((low if value is None else value) - low) / (high - low)
-
-    kind = wording.metric(name)
-    lines = [
-        ScoreLine(
-            who,
-            f"{split}, {record.data['splits'][split]['rows']:,}",
-            score,
-            Rail(at(score["low"]), at(score["high"]) - at(score["low"]), at(score["value"])),
-            is_judged=index == 0,
-        )
-        for index, (who, split, score) in enumerate(rows)
+def _score_table(record: Record) -> ScoreTable:
+    """The primary metric of the tuned model and of all it is compared with."""
+    kind = wording.metric(record.primary)
+    rows = [
+        (who, f"{split}, {record.data['splits'][split]['rows']:,}", scores[record.primary])
+        for who, split, scores in score_rows(record)
     ]
-    return ScoreTable(kind.title, kind.meaning, low, high, lines)
+    return score_table(kind.title, kind.meaning, ("Model", "Judged on, rows", kind.title), rows)
 
 
-def _scale(values: Sequence[float]) -> tuple[float, float]:
-    """Round ends around the values: tenths of their span's power of ten, and 0 to 1 where it is most of that."""
-    low, high = min(values), max(values)
-    if low >= 0 and high <= 1 and high - low > 0.5:
-        return 0.0, 1.0
-    unit = 10 ** math.floor(math.log10(max(high - low, 1e-6)))
-    start, end = math.floor(low / unit) * unit, math.ceil(high / unit) * unit
-    return (start, end) if end > start else (start, start + unit)
+def _suspects(record: Record) -> dict[str, Any] | None:
+    """Suspected labels as words; None where they were not looked for."""
+    found = record.data.get("suspects")
+    return found and {**found, "shown": [_error(row) for row in found["shown"]]}
 
 
 def _lengths(record: Record) -> Chart | None:

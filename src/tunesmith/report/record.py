@@ -102,6 +102,11 @@ class Record:
         return all(isinstance(row[side], str) for row in self.predictions for side in ("answer", "gold"))
 
     @cached_property
+    def has_label_sets(self) -> bool:
+        """Whether an answer is any number of labels."""
+        return all(isinstance(row[side], list) for row in self.predictions for side in ("answer", "gold"))
+
+    @cached_property
     def has_classes(self) -> bool:
         """Whether answers are made of classes, so that a score for each means something."""
         return all(isinstance(row[side], str | list) for row in self.predictions for side in ("answer", "gold"))

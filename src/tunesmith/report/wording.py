@@ -58,6 +58,9 @@ METRICS = {
     "rmse": Metric("Root mean squared error", "mse", "the typical error, in the unit of the scores; 0 is best"),
 }
 
+LEVEL = "accuracy_level_"
+LESS_IS_BETTER = ("ece", "rmse")
+
 BASELINES = {
     "majority": "always the commonest class",
     "tfidf": "TF-IDF + logistic regression",
@@ -74,6 +77,11 @@ METHODS = {
 
 def metric(name: str) -> Metric:
     """What is known of a metric; one that is not in the table is called by its own name."""
+    if name.startswith(LEVEL):
+        level = name.removeprefix(LEVEL)
+        return Metric(
+            f"Accuracy to level {level}", "accuracy", f"the share of rows that are right down to level {level}"
+        )
     return METRICS.get(name) or Metric(name.replace("_", " "), name, "as the task defines it")
 
 
