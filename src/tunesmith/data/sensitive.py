@@ -30,6 +30,12 @@ IBAN_LENGTHS = {
 """ISO 13616: characters of an IBAN, by country."""
 
 
+NOBODYS = tuple(
+    ipaddress.ip_network(network)
+    for network in ("0.0.0.0/8", "10.0.0.0/8", "127.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "224.0.0.0/3")
+)
+
+
 def _always(match: str) -> bool:
     return True
 
@@ -51,21 +57,20 @@ class Pattern:
     proof: Callable[[str], bool] = _always
 
 
-def find(texts: Sequence[str], patterns: Sequence[Pattern]) -> dict[str, list[int]]:
+def find(texts: Sequence[str]) -> dict[str, list[int]]:
     """The indices of the texts that seem to hold each kind; kinds that are nowhere are left out."""
     found: dict[str, set[int]] = {}
     for begin in range(0, len(texts), _BLOCK_ROWS):
         block = texts[begin : begin + _BLOCK_ROWS]
-        for pattern, index in _candidates(block, patterns):
+        for pattern, index in _candidates(block, (*SECRETS, *PERSONAL)):
             if _holds(block[index], pattern):
                 found.setdefault(pattern.kind, set()).add(begin + index)
-    kinds = dict.fromkeys(pattern.kind for pattern in patterns)
-    return {kind: sorted(found[kind]) for kind in kinds if kind in found}
+    return {kind: sorted(indices) for kind, indices in found.items()}
 
 
 def is_sensitive(text: str) -> bool:
     """Whether a text seems to hold a secret or personal data of any kind."""
-    return bool(find([text], (*SECRETS, *PERSONAL)))
+    return bool(find([text]))
 
 
 def _holds(text: str, pattern: Pattern) -> bool:
@@ -125,11 +130,11 @@ def _is_card(match: str) -> bool:
     digits = _digits(match)
     number = "".join(map(str, digits))
     issuer = re.fullmatch(
-        r"4(\d{12}|\d{15}|\d{18})|(5[1-5]|2[2-7])\d{14}|3[47]\d{13}|3[0689]\d{12}|35\d{14}|6(011|4[4-9]\d|5\d\d)\d{12}"
+        r"4(\d{15}|\d{18})|(5[1-5]|2[2-7])\d{14}|3[47]\d{13}|3[0689]\d{12}|35\d{14}|6(011|4[4-9]\d|5\d\d)\d{12}"
         r"|62\d{14,17}|(50|5[6-8])\d{14}",
         number,
     )
-    return bool(issuer) and len(set(digits)) > 2 and _passes_luhn(digits)
+    return bool(issuer) and len(set(digits)) > 1 and _passes_luhn(digits)
 
 
 def _is_iban(match: str) -> bool:
@@ -143,12 +148,15 @@ def _is_iban(match: str) -> bool:
 
 
 def _is_address(match: str) -> bool:
-    """An IP address; not a section or a version such as 1.2.3.4, and not a time."""
+    """An IP address that may be somebody's: not a section or version such as 1.2.3.4, not a time, not one that every
+    house has (192.168.0.1) or that means a whole network."""
     try:
         address = ipaddress.ip_address(match)
     except ValueError:
         return False
-    return match.count(":") >= 4 or (address.version == 4 and len(_digits(match)) >= 7)
+    if address.version == 6:
+        return match.count(":") >= 4
+    return len(_digits(match)) >= 7 and not any(address in network for network in NOBODYS)
 
 
 def _is_cpf(match: str) -> bool:
@@ -216,9 +224,9 @@ SECRETS: tuple[Pattern, ...] = (
 )
 
 _PHONE = (
-    r"(?<![\w.+/-])(?:"
+    r"(?<![\w.+/-])(?<!\d )(?:"
     r"(?:\+|00)[1-9]\d{0,2}[ .-]?(?:\(0?\d{1,4}\)[ .-]?)?\d(?:[ ./-]?\d){6,11}"  # with the country's code
-    r"|(?:1[ .-])?(?:\([2-9]\d\d\) ?|[2-9]\d\d[ .-])\d{3}[ .-]\d{4}"  # North America
+    r"|(?:1[ .-])?(?:\(\d{3}\) ?|[2-9]\d\d[ .-])\d{3}[ .-]\d{4}"  # North America
     r"|\(?0[1-9]\d{1,3}\)?[ /-]\d{3,4}[ -]?\d{2,4}(?:[ -]?\d{2,4})?"  # with the leading zero of many countries
     r"|0[1-9](?:[ .]\d\d){4}"  # France
     r")(?![\w-]|[.,]\d)"
@@ -234,7 +242,9 @@ PERSONAL: tuple[Pattern, ...] = (
     ),
     Pattern("phone number", re.compile(_PHONE), digits=8),
     Pattern("IBAN", re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]){11,30}"), digits=8, proof=_is_iban),
-    Pattern("payment card number", re.compile(r"(?<![\w.,/-])\d(?:[ -]?\d){12,18}(?![\w-])"), digits=13, proof=_is_card),
+    Pattern(
+        "payment card number", re.compile(r"(?<![\w.,/-])\d(?:[ -]?\d){12,18}(?![\w-])"), digits=13, proof=_is_card
+    ),
     Pattern("IP address", re.compile(_IPV4), digits=7, proof=_is_address),
     Pattern("IP address", re.compile(_IPV6), (":",), 2, _is_address),
     Pattern("national id", re.compile(r"(?<![\w-])(?!000|666|9)\d{3}-(?!00)\d\d-(?!0000)\d{4}(?![\w-])"), digits=9),
