@@ -102,7 +102,8 @@ def nearly(text: str, number: int, source: random.Random) -> str:
     return " ".join(words)
 
 
-SYLLABLES = "ba de fo gu ki la me no pu ra si tu vo we xa zi chor trel quin plav".split()
+_SYLLABLES = "ba de fo gu ki la me no pu ra si tu vo we xa zi chor trel quin plav"
+SYLLABLES = _SYLLABLES.split()
 ORDINARY = (
     "on 2024-05-06 at 12:30:45", "version 1.2.3.4", "section 10.2.1.4", "for 1,234,567.89 euro", "order 123456789",
     "in 1999, 2000, 2001 and 2002", "@somebody said #thing", "key: value", "the password is wrong", "token by token",

@@ -11,6 +11,7 @@ from collections import Counter
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+
 from planted import BANKING, COLUMNS, HIDDEN, Planted, as_rows, banking, clean, plant
 from tunesmith.data import checks, near, sensitive
 from tunesmith.data.checks import Finding, find_all, label_of
@@ -193,8 +194,8 @@ def test_a_label_copied_into_the_text_is_found(number: int) -> None:
 
 
 def test_a_label_that_stands_in_all_texts_is_no_copied_label() -> None:
-    assert "label-in-text" not in found_in({"train": [*of("red", *(f"red or blue {i}" for i in range(20))),
-                                                      *of("blue", *(f"blue or red {i}" for i in range(20)))]})  # fmt: skip
+    rows = [*of("red", *(f"red or blue {i}" for i in range(20))), *of("blue", *(f"blue or red {i}" for i in range(20)))]
+    assert "label-in-text" not in found_in({"train": rows})
 
 
 def test_classes_that_are_rare_missing_unknown_or_of_very_different_size() -> None:
@@ -227,9 +228,11 @@ def test_texts_that_show_nothing_and_texts_that_come_again_and_again() -> None:
 
 # what should not be there
 
-NO_SUCH = ["4111 1111 1111 1112", "DE89 3704 0044 0532 0130 01", "12345678A", "529.982.247-26", "1.2.3.4", "192.168.0.1",
-           "999.999.999.999", "password: letmein", "skeleton-key: nothing", "user@localhost", "12:30:45", "000-12-3456",
-           "1234567890123456", "sk-and-then-some-more-words", "http://host:8080/a@b", "811218-9870"]  # fmt: skip
+NO_SUCH = [
+    "4111 1111 1111 1112", "DE89 3704 0044 0532 0130 01", "12345678A", "529.982.247-26", "1.2.3.4", "192.168.0.1",
+    "999.999.999.999", "password: letmein", "skeleton-key: nothing", "user@localhost", "12:30:45", "000-12-3456",
+    "1234567890123456", "sk-and-then-some-more-words", "http://host:8080/a@b", "811218-9870",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", HIDDEN)
