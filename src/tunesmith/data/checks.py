@@ -96,7 +96,7 @@ def find_all(
 
 
 def _text(row: Row, inputs: Sequence[str]) -> str:
-    return "\n".join(str(row.get(name)) for name in inputs if row.get(name) is not None)
+    return "\n".join([str(row.values[name]) for name in inputs if row.values.get(name) is not None])
 
 
 def _finding(code: str, level: str, message: str, rows: Mapping[str, Sequence[int]], **more: str) -> Finding:
@@ -127,12 +127,16 @@ def _is_seen(character: str) -> bool:
 
 def duplicates(keys: Keys, labels: Labels) -> Iterator[Finding]:
     """Training rows whose input and label an earlier one has."""
-    seen: set[tuple[str, str | None]] = set()
+    first: dict[str, str | None] = {}
+    further: set[tuple[str, str | None]] = set()
     rows = []
-    for index, pair in enumerate(zip(keys["train"], labels["train"], strict=True)):
-        if pair in seen:
+    for index, (key, label) in enumerate(zip(keys["train"], labels["train"], strict=True)):
+        if key not in first:
+            first[key] = label
+        elif first[key] == label or (key, label) in further:
             rows.append(index)
-        seen.add(pair)
+        else:
+            further.add((key, label))
     if rows:
         message = f"{_counted(len(rows), 'training row')} an exact copy of an earlier one (case and spaces aside): "
         message += "such inputs weigh more than others"
@@ -141,12 +145,13 @@ def duplicates(keys: Keys, labels: Labels) -> Iterator[Finding]:
 
 def contradictions(keys: Keys, labels: Labels) -> Iterator[Finding]:
     """Equal inputs with different labels, in whatever split they stand."""
-    labels_of: dict[str, set[str]] = defaultdict(set)
-    for name, mine in keys.items():
-        for key, label in zip(mine, labels[name], strict=True):
-            if label is not None:
-                labels_of[key].add(label)
-    torn = {key for key, given in labels_of.items() if len(given) > 1}
+    first: dict[str, str] = {}
+    torn = {
+        key
+        for name, mine in keys.items()
+        for key, label in zip(mine, labels[name], strict=True)
+        if label is not None and first.setdefault(key, label) != label
+    }
     if torn:
         rows = {
             name: [i for i, key in enumerate(mine) if key in torn and labels[name][i] is not None]
@@ -187,13 +192,13 @@ SHARED = {
         "also in validation (case and spaces aside): the best step is chosen by rows of the test",
         "take them out of validation",
     ),
-    "near-test-in-train": ("near copies of training rows: they say little about new ones", "take those out of train"),
+    "near-test-in-train": ("nearly copies of training rows: they say little about new ones", "take those out of train"),
     "near-validation-in-train": (
-        "near copies of training rows: the best step is chosen by rows that were nearly learned by heart",
+        "nearly copies of training rows: the best step is chosen by rows that were nearly learned by heart",
         "name data.group, so that what belongs together stays together",
     ),
     "near-test-in-validation": (
-        "near copies of validation rows: the best step is chosen by rows much like those of the test",
+        "nearly copies of validation rows: the best step is chosen by rows much like those of the test",
         "take those out of validation",
     ),
 }
@@ -228,7 +233,7 @@ def near_copies(keys: Keys) -> Iterator[Finding]:
     train, firsts = np.unique(members["train"], return_index=True)
     rows = np.sort(firsts[found[train, group_of["train"]]]).tolist()
     if rows:
-        message = f"{_counted(len(rows), 'training row')} a near copy of an earlier one (a word or two changed)"
+        message = f"{_counted(len(rows), 'training row')} nearly a copy of an earlier one (a word or two changed)"
         yield _finding("near-duplicate", "info", message, {"train": rows}, source=LEE)
     for one, other in ACROSS:
         if one in keys and other in keys and group_of[other] < found.shape[1]:
@@ -327,30 +332,34 @@ def _is_rare_elsewhere(
 
 def sensitive_texts(texts: Mapping[str, Sequence[str]]) -> Iterator[Finding]:
     """Suspected secrets and personal data by kind: how often and where, never what."""
-    for code, level, what, patterns, remedy in (
-        (
-            "secrets",
-            "warn",
-            "secrets",
-            sensitive.SECRETS,
-            "take them out, and make those that are real invalid: models and run folders can repeat what they saw",
-        ),
-        (
-            "personal-data",
-            "info",
-            "personal data",
-            sensitive.PERSONAL,
-            "mask them, or make sure that you may keep them: the run folder holds texts",
-        ),
-    ):
-        found = {name: sensitive.find(mine, patterns) for name, mine in texts.items()}
-        kinds = Counter({kind: 0 for pattern in patterns for kind in [pattern.kind]})
-        for by_kind in found.values():
-            kinds.update({kind: len(rows) for kind, rows in by_kind.items()})
-        rows = {name: sorted(set(chain.from_iterable(by_kind.values()))) for name, by_kind in found.items()}
+    found = {name: sensitive.find(mine) for name, mine in texts.items()}
+    for code, level, what, patterns, remedy in SENSITIVE:
+        kinds = dict.fromkeys(pattern.kind for pattern in patterns)
+        counts = {kind: sum(len(by_kind.get(kind, ())) for by_kind in found.values()) for kind in kinds}
+        rows = {
+            name: sorted(set(chain.from_iterable(by_kind.get(kind, ()) for kind in kinds)))
+            for name, by_kind in found.items()
+        }
         number = sum(map(len, rows.values()))
         if number:
-            listed = ", ".join(f"{kind} ({count:,})" for kind, count in kinds.items() if count)
-            verb = "row seems" if number == 1 else "rows seem"
-            message = f"{number:,} {verb} to hold {what}: {listed}"
+            listed = ", ".join(f"{kind} ({count:,})" for kind, count in counts.items() if count)
+            message = f"{number:,} {'row seems' if number == 1 else 'rows seem'} to hold {what}: {listed}"
             yield _finding(code, level, message, rows, remedy=remedy, source=CARLINI)
+
+
+SENSITIVE = (
+    (
+        "secrets",
+        "warn",
+        "secrets",
+        sensitive.SECRETS,
+        "take them out, and make those that are real invalid: models and run folders can repeat what they saw",
+    ),
+    (
+        "personal-data",
+        "info",
+        "personal data",
+        sensitive.PERSONAL,
+        "mask them, or make sure that you may keep them: the run folder holds texts",
+    ),
+)

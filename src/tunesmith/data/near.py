@@ -1,9 +1,10 @@
 """Inputs that are nearly the same: found by MinHash and by rare words, proven on the texts themselves.
 
-Two inputs are near copies if their sets of character 5-grams have a Jaccard index of at least 0.8, or if both have at
-least twelve words and at most two words of each are missing in the other. The first suits long texts with many small
+Two inputs are near copies if their sets of character 5-grams have a Jaccard index of at least 0.8, or if both have
+twelve to sixty words and at most two words of each are missing in the other. The first suits long texts with many small
 edits, and short ones that differ in punctuation. The second suits sentences: there a single changed word breaks ten of
-sixty 5-grams, and two bring the index below a half, where texts about one subject begin to look alike.
+sixty 5-grams, and two bring the index to a half, where texts about one subject begin to look alike. Where a text has
+more words than that, two changed ones leave the index above 0.8.
 
 Candidates come from hashes, so a few near copies may be missed (MinHash: Broder 1997; the rare words miss none: it is
 the prefix filter of Chaudhuri, Ganti and Kaushik 2006). Each candidate is then compared word by word, so that no hash
@@ -16,20 +17,24 @@ import string
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
-from itertools import chain, combinations
+from itertools import combinations
 
 import numpy as np
 from rensa import RMinHash
 
 SHINGLE = 5
 ALIKE = 0.8
-FEWEST_WORDS = 12
+FEWEST_WORDS, MOST_WORDS = 12, 60
 CHANGED_WORDS = 2
 LONGEST_CHARACTERS = 10_000
 
-BANDS, BAND_WIDTH = 14, 6
-"""A pair of index 0.8 shares a band of six in fourteen with probability 1 - (1 - 0.8^6)^14 = 0.986; one of 0.3 with
-0.010, so that few pairs need comparing."""
+HASHES, BANDS, BAND_WIDTH = 40, 10, 4
+"""A pair of index 0.8 shares a band of four in ten with probability 1 - (1 - 0.8^4)^10 = 0.995; one of 0.1 with
+0.001, so that few pairs need comparing. More hashes cost time: turning them into an array takes longest of all."""
+
+LEAST_ESTIMATE = 0.6
+"""Pairs that agree in a smaller share of the MinHash values are not compared: for an index of 0.8 that is 3.2 standard
+deviations away."""
 
 SHARED_RARE_WORDS = 4
 """Near copies share four of the six rarest words of each, since at most two words are missing."""
@@ -40,11 +45,16 @@ NEIGHBOURS = 8
 TRIES = 8
 """So many of an input's likeliest candidates are compared."""
 
-_BLOCK_CHARACTERS = 4_000_000
+_BLOCK_CHARACTERS = 2_000_000
+_BLOCK_PAIRS = 50_000
 _KEPT_SETS = 256
 _FACTOR, _MIXER = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xD6E8FEB86659FD93)
 _SHIFT = np.uint64(32)
-_PUNCTUATION = str.maketrans("", "", string.punctuation + "“”‘’«»„…–—¿¡")
+_PLACE_FACTORS = np.random.default_rng(0).integers(1, 2**63, 64, dtype=np.uint64) | np.uint64(1)
+_MARKS = string.punctuation + "“”‘’«»„…–—¿¡"
+_WITHOUT_MARKS = str.maketrans("", "", _MARKS)
+_IS_MARK = np.zeros(0x2100, dtype=bool)
+_IS_MARK[[ord(mark) for mark in _MARKS]] = True
 
 Compare = Callable[[int, int], bool]
 
@@ -63,21 +73,22 @@ def near_copies(texts: Sequence[str], groups: Sequence[int]) -> np.ndarray:
     group_of = np.asarray(groups, dtype=np.int64)
     found = np.zeros((len(texts), 1 + int(group_of.max(initial=0))), dtype=bool)
     if len(texts) > 1:
-        _mark(found, *_sharing(_band_keys(texts)), group_of, _by_shingles(texts))
-        where, bags = _bags_of_words(texts)
-        kept, keys = _rare_word_keys(bags)
+        _mark(found, *_alike_by_estimate(texts), group_of, _by_shingles(texts))
+        where, sizes, words = _sentences(texts)
+        kept, keys = _rare_word_keys(sizes, words)
         earlier, later, times = _sharing(keys)
-        places = np.asarray(where, dtype=np.int64)[kept]
-        _mark(found, places[earlier], places[later], times, group_of, _by_words(dict(zip(where, bags, strict=True))))
+        near_in_size = np.abs(sizes[kept[earlier]] - sizes[kept[later]]) <= CHANGED_WORDS
+        places, earlier, later = where[kept], earlier[near_in_size], later[near_in_size]
+        _mark(found, places[earlier], places[later], times[near_in_size], group_of, _by_words(texts))
     return found
 
 
 def _mark(
-    found: np.ndarray, earlier: np.ndarray, later: np.ndarray, times: np.ndarray, group_of: np.ndarray, alike: Compare
+    found: np.ndarray, earlier: np.ndarray, later: np.ndarray, likely: np.ndarray, group_of: np.ndarray, alike: Compare
 ) -> None:
-    """Set `found` where a candidate proves true, beginning with those that share the most keys."""
+    """Set `found` where a candidate proves true, beginning with the likeliest of each text and group."""
     groups = group_of[earlier]
-    order = np.lexsort((-times, groups, later))
+    order = np.lexsort((-likely, groups, later))
     known, asked, tries = found.tolist(), (-1, -1), 0
     for one, other, group in zip(earlier[order].tolist(), later[order].tolist(), groups[order].tolist(), strict=True):
         if (other, group) != asked:
@@ -108,26 +119,46 @@ def _sharing(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         codes.append(row[place] * rows + row[place + distance])
     far = np.flatnonzero(np.arange(len(key)) - heads > NEIGHBOURS)
     codes.append(row[heads[far]] * rows + row[far])
-    pairs, times = np.unique(np.concatenate(codes), return_counts=True)
+    pairs, times = _distinct(np.concatenate(codes))
     earlier, later = np.divmod(pairs, max(rows, 1))
     differ = earlier != later
     return earlier[differ], later[differ], times[differ]
 
 
+def _distinct(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The different numbers in order, and how often each occurs. (`np.unique` takes five times as long.)"""
+    numbers = np.sort(numbers)
+    first = np.ones(len(numbers), dtype=bool)
+    first[1:] = numbers[1:] != numbers[:-1]
+    begins = np.flatnonzero(first)
+    return numbers[begins], np.diff(begins, append=len(numbers))
+
+
 # by shingles
 
 
-def _band_keys(texts: Sequence[str]) -> np.ndarray:
-    """(texts, BANDS) keys; texts that share one agree in BAND_WIDTH MinHash values."""
+def _alike_by_estimate(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pairs of texts, the earlier first, whose MinHash values say that they may be alike, and the shares that agree."""
+    digests = _digests(texts)
+    keys = np.tile(np.arange(BANDS, dtype=np.uint64), (len(texts), 1))
+    for place in range(BAND_WIDTH):
+        keys = _mixed(keys * _FACTOR + digests[:, place : BANDS * BAND_WIDTH : BAND_WIDTH])
+    earlier, later, _ = _sharing(keys)
+    estimates = np.zeros(len(earlier))
+    for begin in range(0, len(earlier), _BLOCK_PAIRS):
+        block = slice(begin, begin + _BLOCK_PAIRS)
+        estimates[block] = (digests[earlier[block]] == digests[later[block]]).mean(axis=1)
+    likely = estimates >= LEAST_ESTIMATE
+    return earlier[likely], later[likely], estimates[likely]
+
+
+def _digests(texts: Sequence[str]) -> np.ndarray:
+    """(texts, HASHES) MinHash values of their shingles."""
     parts = []
     for block in _blocks(texts):
         hashes, offsets = _hashed_shingles(block)
-        matrix = RMinHash.digest_matrix_from_flat_token_hashes(hashes, offsets, num_perm=BANDS * BAND_WIDTH, seed=0)
-        digests = np.array(matrix.to_rows(), dtype=np.uint32).reshape(len(block), BANDS, BAND_WIDTH)
-        keys = np.tile(np.arange(BANDS, dtype=np.uint64), (len(block), 1))
-        for place in range(BAND_WIDTH):
-            keys = _mixed(keys * _FACTOR + digests[:, :, place])
-        parts.append(keys)
+        matrix = RMinHash.digest_matrix_from_flat_token_hashes(hashes, offsets, num_perm=HASHES, seed=0)
+        parts.append(np.array(matrix.to_rows(), dtype=np.uint32))
     return np.concatenate(parts)
 
 
@@ -167,9 +198,9 @@ def _mixed(numbers: np.ndarray) -> np.ndarray:
 
 def _by_shingles(texts: Sequence[str]) -> Compare:
     @lru_cache(maxsize=_KEPT_SETS)
-    def shingles(index: int) -> frozenset[str]:
+    def shingles(index: int) -> set[str]:
         text = texts[index]
-        return frozenset(text[place : place + SHINGLE] for place in range(max(1, len(text) - SHINGLE + 1)))
+        return {text[place : place + SHINGLE] for place in range(max(1, len(text) - SHINGLE + 1))}
 
     def alike(one: int, other: int) -> bool:
         mine, theirs = shingles(one), shingles(other)
@@ -182,44 +213,78 @@ def _by_shingles(texts: Sequence[str]) -> Compare:
 # by rare words
 
 
-def _bags_of_words(texts: Sequence[str]) -> tuple[list[int], list[list[int]]]:
-    """Which texts have enough words, and these words as numbers, punctuation aside."""
-    vocabulary: dict[str, int] = {}
-    where, bags = [], []
-    for index, text in enumerate(texts):
-        words = text.translate(_PUNCTUATION).split()
-        if len(words) >= FEWEST_WORDS:
-            where.append(index)
-            bags.append([vocabulary.setdefault(word, len(vocabulary)) for word in words])
-    return where, bags
+def _sentences(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Which texts are neither too short nor too long to be compared by words, how many words each has, and a hash of
+    each of these words, flat."""
+    where, sizes, words = [], [], []
+    begin = 0
+    for block in _blocks(texts):
+        counts, hashes = _hashed_words(block)
+        fits = (counts >= FEWEST_WORDS) & (counts <= MOST_WORDS)
+        where.append(begin + np.flatnonzero(fits))
+        sizes.append(counts[fits])
+        words.append(hashes[np.repeat(fits, counts)])
+        begin += len(block)
+    return np.concatenate(where), np.concatenate(sizes), np.concatenate(words)
 
 
-def _rare_word_keys(bags: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
-    """Which bags have enough different words, and a key for every choice of four of the six rarest."""
+def _hashed_words(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """How many words each text has, and a hash of each word, flat. Punctuation is left out as in `_words`."""
+    codes = np.frombuffer(" ".join([*texts, ""]).encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
+    text_of = np.repeat(np.arange(len(texts)), [len(text) + 1 for text in texts])
+    written = ~_IS_MARK[np.minimum(codes, len(_IS_MARK) - 1)]
+    codes, text_of = codes[written], text_of[written]
+    inside = codes > ord(" ")
+    starts = np.flatnonzero(inside & np.concatenate([[True], ~inside[:-1]]))
+    if not len(starts):
+        return np.zeros(len(texts), dtype=np.int64), np.zeros(0, dtype=np.uint64)
+    lengths = np.diff(starts, append=len(codes))
+    places = np.arange(starts[0], len(codes)) - np.repeat(starts, lengths)
+    summands = codes[starts[0] :] * _PLACE_FACTORS[places % len(_PLACE_FACTORS)]
+    summands[~inside[starts[0] :]] = 0
+    hashes = _mixed(np.add.reduceat(summands, starts - starts[0]))
+    return np.bincount(text_of[starts], minlength=len(texts)), hashes
+
+
+def _rare_word_keys(sizes: np.ndarray, words: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Which texts have enough different words, and a key for every choice of four of the six rarest.
+
+    Args:
+        sizes: (texts,) how many words each has.
+        words: hashes of all words, flat.
+    """
     width = SHARED_RARE_WORDS + CHANGED_WORDS
     choices = list(combinations(range(width), SHARED_RARE_WORDS))
-    words = np.fromiter(chain.from_iterable(bags), dtype=np.int64)
-    if not len(words):
-        return np.zeros(0, dtype=np.int64), np.zeros((0, len(choices)), dtype=np.uint64)
-    bag_of = np.repeat(np.arange(len(bags)), [len(bag) for bag in bags])
-    counts = np.bincount(words)
+    vocabulary, counts = _distinct(words)
     rarity = np.empty(len(counts), dtype=np.int64)
     rarity[np.argsort(counts, kind="stable")] = np.arange(len(counts))
-    different = np.unique(bag_of * len(counts) + rarity[words])  # sorted by bag, then from rare to frequent
-    bag, rank = np.divmod(different, len(counts))
-    begin = np.searchsorted(bag, np.arange(len(bags) + 1))
+    ranks = rarity[np.searchsorted(vocabulary, words)]
+    most = max(len(counts), 1)
+    different, _ = _distinct(np.repeat(np.arange(len(sizes)), sizes) * most + ranks)  # by text, then the rarest first
+    text, rank = np.divmod(different, most)
+    begin = np.searchsorted(text, np.arange(len(sizes) + 1))
     kept = np.flatnonzero(np.diff(begin) >= width)
-    rarest = rank[begin[kept][:, None] + np.arange(width)].astype(np.uint64)
+    rarest = vocabulary[np.argsort(rarity)][rank[begin[kept][:, None] + np.arange(width)]]
     keys = np.zeros((len(kept), len(choices)), dtype=np.uint64)
     for number, choice in enumerate(choices):
         for place in choice:
-            keys[:, number] = _mixed(keys[:, number] * _FACTOR + rarest[:, place] + np.uint64(1))
+            keys[:, number] = _mixed(keys[:, number] * _FACTOR + rarest[:, place])
     return kept, keys
 
 
-def _by_words(bags: dict[int, list[int]]) -> Compare:
+def _words(text: str) -> list[str]:
+    return text.translate(_WITHOUT_MARKS).split()
+
+
+def _by_words(texts: Sequence[str]) -> Compare:
+    @lru_cache(maxsize=_KEPT_SETS)
+    def bag(index: int) -> Counter[str]:
+        return Counter(_words(texts[index]))
+
     def alike(one: int, other: int) -> bool:
-        mine, theirs = Counter(bags[one]), Counter(bags[other])
-        return (mine - theirs).total() <= CHANGED_WORDS and (theirs - mine).total() <= CHANGED_WORDS
+        mine, theirs = bag(one), bag(other)
+        if max(len(mine.keys() - theirs.keys()), len(theirs.keys() - mine.keys())) > CHANGED_WORDS:
+            return False
+        return max((mine - theirs).total(), (theirs - mine).total()) <= CHANGED_WORDS
 
     return alike

@@ -18,14 +18,20 @@ import numpy as np
 
 _BLOCK_ROWS = 20_000
 
-_IBAN_CODES = (
+_IBANS = (
     "AD24 AE23 AL28 AT20 AZ28 BA20 BE16 BG22 BH22 BR29 BY28 CH21 CR22 CY28 CZ24 DE22 DK18 DO28 EE20 EG29 ES24 FI18 "
     "FO18 FR27 GB22 GE22 GI23 GL18 GR27 GT28 HR21 HU28 IE22 IL23 IQ23 IS26 IT27 JO30 KW30 KZ20 LB28 LC32 LI21 LT20 "
     "LU20 LV21 LY25 MC27 MD24 ME22 MK19 MR27 MT31 MU30 NL18 NO15 PK24 PL28 PS29 PT25 QA29 RO24 RS22 SA24 SC31 SE24 "
     "SI19 SK24 SM27 ST25 SV28 TL23 TN24 TR26 UA29 VA22 VG24 XK20"
 )
-IBAN_LENGTHS = {code[:2]: int(code[2:]) for code in _IBAN_CODES.split()}
+IBAN_LENGTHS = {code[:2]: int(code[2:]) for code in _IBANS.split()}
 """ISO 13616: characters of an IBAN, by country."""
+
+
+NOBODYS = tuple(
+    ipaddress.ip_network(network)
+    for network in ("0.0.0.0/8", "10.0.0.0/8", "127.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "224.0.0.0/3")
+)
 
 
 def _always(match: str) -> bool:
@@ -49,21 +55,20 @@ class Pattern:
     proof: Callable[[str], bool] = _always
 
 
-def find(texts: Sequence[str], patterns: Sequence[Pattern]) -> dict[str, list[int]]:
+def find(texts: Sequence[str]) -> dict[str, list[int]]:
     """The indices of the texts that seem to hold each kind; kinds that are nowhere are left out."""
     found: dict[str, set[int]] = {}
     for begin in range(0, len(texts), _BLOCK_ROWS):
         block = texts[begin : begin + _BLOCK_ROWS]
-        for pattern, index in _candidates(block, patterns):
+        for pattern, index in _candidates(block, (*SECRETS, *PERSONAL)):
             if _holds(block[index], pattern):
                 found.setdefault(pattern.kind, set()).add(begin + index)
-    kinds = dict.fromkeys(pattern.kind for pattern in patterns)
-    return {kind: sorted(found[kind]) for kind in kinds if kind in found}
+    return {kind: sorted(indices) for kind, indices in found.items()}
 
 
 def is_sensitive(text: str) -> bool:
     """Whether a text seems to hold a secret or personal data of any kind."""
-    return bool(find([text], (*SECRETS, *PERSONAL)))
+    return bool(find([text]))
 
 
 def _holds(text: str, pattern: Pattern) -> bool:
@@ -123,11 +128,11 @@ def _is_card(match: str) -> bool:
     digits = _digits(match)
     number = "".join(map(str, digits))
     issuer = re.fullmatch(
-        r"4(\d{12}|\d{15}|\d{18})|(5[1-5]|2[2-7])\d{14}|3[47]\d{13}|3[0689]\d{12}|35\d{14}|6(011|4[4-9]\d|5\d\d)\d{12}"
+        r"4(\d{15}|\d{18})|(5[1-5]|2[2-7])\d{14}|3[47]\d{13}|3[0689]\d{12}|35\d{14}|6(011|4[4-9]\d|5\d\d)\d{12}"
         r"|62\d{14,17}|(50|5[6-8])\d{14}",
         number,
     )
-    return bool(issuer) and len(set(digits)) > 2 and _passes_luhn(digits)
+    return bool(issuer) and len(set(digits)) > 1 and _passes_luhn(digits)
 
 
 def _is_iban(match: str) -> bool:
@@ -141,12 +146,15 @@ def _is_iban(match: str) -> bool:
 
 
 def _is_address(match: str) -> bool:
-    """An IP address; not a section or a version such as 1.2.3.4, and not a time."""
+    """An IP address that may be somebody's: not a section or version such as 1.2.3.4, not a time, not one that every
+    house has (192.168.0.1) or that means a whole network."""
     try:
         address = ipaddress.ip_address(match)
     except ValueError:
         return False
-    return match.count(":") >= 4 or (address.version == 4 and len(_digits(match)) >= 7)
+    if address.version == 6:
+        return match.count(":") >= 4
+    return len(_digits(match)) >= 7 and not any(address in network for network in NOBODYS)
 
 
 def _is_cpf(match: str) -> bool:
@@ -214,9 +222,9 @@ SECRETS: tuple[Pattern, ...] = (
 )
 
 _PHONE = (
-    r"(?<![\w.+/-])(?:"
+    r"(?<![\w.+/-])(?<!\d )(?:"
     r"(?:\+|00)[1-9]\d{0,2}[ .-]?(?:\(0?\d{1,4}\)[ .-]?)?\d(?:[ ./-]?\d){6,11}"  # with the country's code
-    r"|(?:1[ .-])?(?:\([2-9]\d\d\) ?|[2-9]\d\d[ .-])\d{3}[ .-]\d{4}"  # North America
+    r"|(?:1[ .-])?(?:\(\d{3}\) ?|[2-9]\d\d[ .-])\d{3}[ .-]\d{4}"  # North America
     r"|\(?0[1-9]\d{1,3}\)?[ /-]\d{3,4}[ -]?\d{2,4}(?:[ -]?\d{2,4})?"  # with the leading zero of many countries
     r"|0[1-9](?:[ .]\d\d){4}"  # France
     r")(?![\w-]|[.,]\d)"

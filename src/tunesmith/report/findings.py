@@ -35,6 +35,23 @@ TITLES = {
     "column-alias": "How columns were read",
     "some-rows": "Number of rows",
     "many-rows": "Number of rows",
+    "few-rows-per-class": "Few rows for each class",
+    "large-model-few-rows": "A large model on few rows",
+    "empty-text": "Rows without words",
+    "duplicate": "Repeated rows",
+    "near-duplicate": "Nearly repeated rows",
+    "conflicting-label": "Labels that contradict each other",
+    "near-test-in-train": "Test rows much like training rows",
+    "near-validation-in-train": "Validation rows much like training rows",
+    "near-test-in-validation": "Test rows much like validation rows",
+    "validation-in-train": "Validation rows were seen in training",
+    "test-in-validation": "Test rows were seen in validation",
+    "suspect-texts": "A text that comes again and again",
+    "one-class-missing": "Classes that are not judged",
+    "imbalance": "Classes of very different size",
+    "label-in-text": "The label stands in the text",
+    "secrets": "Secrets in the data",
+    "personal-data": "Personal data",
 }
 SAID_ELSEWHERE = ("no-test", "test-in-train")
 """Codes of check.json that have a finding of their own, with what came of them."""
