@@ -109,8 +109,7 @@ def _scores(target: str, labels: tuple[str, ...], answers: list[Row], split: str
     scores[split] = judged
     values = {"majority": 0.3333333, "tfidf": 0.7111111, "nearest-neighbours": 0.6444444}
     theirs = {
-        who: {name: _score(value if name == primary else value / 2) for name in judged}
-        for who, value in values.items()
+        who: {name: _score(value if name == primary else value / 2) for name in judged} for who, value in values.items()
     }
     scores["baselines"] = theirs if baselines else {}
     return scores | further_scores(target, labels, answers[:MOST_SLICED], primary)

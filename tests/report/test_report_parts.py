@@ -116,7 +116,9 @@ def test_wrong_labels_are_found():
         sure = source.uniform(0.7, 0.99)
         others = [name for name in "abc" if name != true]
         gold = others[0] if row < 10 else true
-        rows.append(Prediction(row, gold, true, sure, {true: sure, others[0]: 0.6 * (1 - sure), others[1]: 0.4 * (1 - sure)}))
+        rows.append(
+            Prediction(row, gold, true, sure, {true: sure, others[0]: 0.6 * (1 - sure), others[1]: 0.4 * (1 - sure)})
+        )
     found = find_suspects(rows)
     assert 3 <= len(found) <= 10
     assert {suspect.index for suspect in found} <= set(range(10))
@@ -166,9 +168,13 @@ def test_a_weak_slice_is_named(fresh):
 def test_a_run_from_an_older_version_is_shown_without_the_new_parts(fresh):
     folder = fresh()
     scores, data = folders.read_json(folder.scores), folders.read_json(folder.data)
-    folders.write_json(folder.scores, {k: v for k, v in scores.items() if k not in ("slices", "by_length", "calibration")})
+    folders.write_json(
+        folder.scores, {k: v for k, v in scores.items() if k not in ("slices", "by_length", "calibration")}
+    )
     folders.write_json(folder.data, {k: v for k, v in data.items() if k not in ("suspects", "target")})
-    answers = [{k: v for k, v in row.items() if k != "probabilities"} for row in folders.lines(folder.predictions("test"))]
+    answers = [
+        {k: v for k, v in row.items() if k != "probabilities"} for row in folders.lines(folder.predictions("test"))
+    ]
     folders.write_lines(folder.predictions("test"), answers)
     text = make_page(read_record(folder))
     assert "Labels that may be wrong" not in text and "Parts of the rows" not in text
