@@ -134,7 +134,7 @@ def _sentence(record: Record, bins: Sequence[Bin]) -> str:
     judged = (
         "which fits" if abs(gap) < EVEN else "so it is too sure" if gap > 0 else "so it is less sure than it could be"
     )
-    return f"{first}: {judged}." if record.classifies or abs(gap) < EVEN else f"{first}."
+    return f"{first}, {judged}." if record.classifies or abs(gap) < EVEN else f"{first}."
 
 
 def _coverage_sentence(record: Record, kept: Kept, whole: Kept) -> str:
