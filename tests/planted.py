@@ -12,7 +12,7 @@ from tunesmith.data.checks import find_all
 from tunesmith.data.rows import Row
 from tunesmith.recipe.tasks import TextClassification
 
-COLUMNS = TextClassification.columns
+COLUMNS = TextClassification().columns
 BANKING = Path(__file__).parents[1] / "examples" / "data" / "banking77"
 
 RawRow = dict[str, str]

@@ -95,4 +95,4 @@ def test_bad_rows_are_named_by_their_places(tunesmith: Command, folder: Path) ->
     answered = tunesmith("check", folder / "recipe.yaml", "--json", "--set", "data.on_bad_row=skip")
     assert answered.code == 0, answered.err
     note = by_code(answered.json["notes"])["bad-rows"]
-    assert [Path(place).name for place in note["rows"]] == ["train.jsonl:181", "train.jsonl:182:text"]
+    assert [Path(place).name for place in note["rows"]] == ["train.jsonl:181:1", "train.jsonl:182:text"]
