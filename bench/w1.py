@@ -41,7 +41,8 @@ MEMORY_GOAL, FLOOR_GOAL, VOID_SHARE = 0.85, 0.50, 0.80
 SUBJECTS = [
     "bench/w1.py", "bench/sides.py", "bench/harness.py", "bench/floors.py", "bench/peers/trainer.py",
     "src/tunesmith/loop.py", "src/tunesmith/devices.py", "src/tunesmith/rewrites/*.py", "src/tunesmith/data/batches.py",
-    "src/tunesmith/data/encoding.py", "src/tunesmith/methods/freezing.py", "src/tunesmith/tasks/text_classification.py",
+    "src/tunesmith/tasks/long_texts.py", "src/tunesmith/tasks/targets/*.py",
+    "src/tunesmith/methods/freezing.py", "src/tunesmith/tasks/text_classification.py",
     "src/tunesmith/models/heads.py",
 ]  # fmt: skip
 

@@ -92,10 +92,8 @@ def score_validation(work: Work, folder: RunFolder) -> dict[str, Any]:
     Returns:
         the decision (temperature, thresholds) that suits them; the test rows are answered by it.
     """
-    outputs, golds = (
-        predict(work.loaded, work.task, work.examples["validation"], work.devices),
-        _golds(work, "validation"),
-    )
+    outputs = predict(work.loaded, work.task, work.examples["validation"], work.devices)
+    golds = _golds(work, "validation")
     decision = work.task.decide(outputs, golds)
     _write(folder, "validation", as_predictions(golds, work.task.answers(outputs, decision)))
     return dict(decision)
@@ -115,7 +113,8 @@ def judge_run(work: Work, folder: RunFolder, baselines: Mapping[str, Fitted], de
         if "temperature" in decision:
             answers = work.task.answers(outputs, {**decision, "temperature": 1.0})
             plain = as_predictions(_golds(work, "test"), answers)
-    tuned = {name: work.task.measures(read_predictions(folder, name)) for name in _scored_splits(work)}
+    kept = {name: read_predictions(folder, name) for name in _scored_splits(work)}
+    tuned = {name: work.task.measures(predictions) for name, predictions in kept.items()}
     theirs = {name: work.task.measures(read_predictions(folder, f"baseline-{name}-{split}")) for name in baselines}
     primary = work.recipe.judge.primary
     scores: dict[str, Any] = {"primary": primary, "judged_on": split, "resamples": RESAMPLES}
@@ -123,16 +122,16 @@ def judge_run(work: Work, folder: RunFolder, baselines: Mapping[str, Fitted], de
     scores["baselines"] = {name: score(measures) for name, measures in theirs.items()}
     scores["calibration"] = _calibration(work, plain, decision)
     if 0 < len(work.splits.leaked) < len(work.splits.test):
-        scores["test_without_overlap"] = score(work.task.measures(_without(folder, work.splits.leaked)))
-    scores |= _slices(work, read_predictions(folder, split), split, primary)
+        scores["test_without_overlap"] = score(work.task.measures(_without(kept["test"], work.splits.leaked)))
+    scores |= _slices(work, kept[split], split, primary)
     folders.write_json(folder.scores, scores)
     verdict = judge(primary, work.recipe.judge.min_gain, split, tuned[split], theirs)
     folders.write_json(folder.verdict, verdict)
     folders.write_json(folder.audits, {"cost": _cost(work, folder, split), "not_judged": list(NOT_JUDGED)})
     shown = folders.read_json(folder.data)
-    shown["worst_errors"] = _worst(work, read_predictions(folder, split), getattr(work.splits, split))
+    shown["worst_errors"] = _worst(work, kept[split], getattr(work.splits, split))
     if work.recipe.task.target in ("label", "path"):
-        shown["suspects"] = _suspects(work, folder)
+        shown["suspects"] = _suspects(work, kept)
     folders.write_json(folder.data, shown)
 
 
@@ -146,9 +145,9 @@ def _slices(work: Work, predictions: Sequence[Prediction], split: str, primary: 
     }
 
 
-def _suspects(work: Work, folder: RunFolder) -> dict[str, Any]:
+def _suspects(work: Work, kept: Mapping[str, Sequence[Prediction]]) -> dict[str, Any]:
     """Rows of validation and test whose given label may be wrong; the most suspect with their texts."""
-    sources = [(name, prediction) for name in _scored_splits(work) for prediction in read_predictions(folder, name)]
+    sources = [(name, prediction) for name, predictions in kept.items() for prediction in predictions]
     found = find_suspects([prediction for _, prediction in sources])
     shown = []
     for suspect in found[:SHOWN_SUSPECTS]:
@@ -169,9 +168,9 @@ def _scored_splits(work: Work) -> list[str]:
     return ["validation", "test"] if work.splits.test else ["validation"]
 
 
-def _without(folder: RunFolder, leaked: Sequence[int]) -> list[Prediction]:
+def _without(predictions: Sequence[Prediction], leaked: Sequence[int]) -> list[Prediction]:
     out = set(leaked)
-    return [prediction for prediction in read_predictions(folder, "test") if prediction.row not in out]
+    return [prediction for prediction in predictions if prediction.row not in out]
 
 
 def _worst(work: Work, predictions: Sequence[Prediction], rows: Sequence[Row]) -> list[dict[str, Any]]:

@@ -22,8 +22,8 @@ from tunesmith.models.references import Base, find_base
 from tunesmith.preflight import Choice, Note
 from tunesmith.recipe import Recipe
 from tunesmith.tasks.contract import Example, Limit, length_of
+from tunesmith.tasks.long_texts import UNLIMITED
 
-UNLIMITED = 10_000_000
 SHOWN_ROWS = 8
 
 
@@ -51,7 +51,8 @@ class Work:
 def prepare(recipe: Recipe, devices: Devices, voice: Voice) -> Work:
     """Read, split, encode, load, apply the method, resolve every `auto`, and note what there is to note."""
     voice.stage("reading the data")
-    settled = recipe.task.settled(column_names(recipe.data.train), recipe.data.columns)
+    unknown = recipe.task.target == "auto"
+    settled = recipe.task.settled(column_names(recipe.data.train) if unknown else (), recipe.data.columns)
     splits = load_splits(recipe.data, settled.columns, recipe.judge.slices)
     task = tasks.build(settled)
     task.learn(splits.train)

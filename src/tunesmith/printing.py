@@ -80,13 +80,13 @@ def print_run(run: Run, as_json: bool) -> None:
         typer.echo(f"  {reason}")
     rows = [(f"tuned, {split}", scores[split]) for split in ("validation", "test") if split in scores]
     rows += [(f"{name}, {verdict['split']}", measured) for name, measured in scores["baselines"].items()]
-    print_scores(rows)
+    print_scores(rows, scores["primary"])
     typer.echo(f"report: {run.folder.report}")
 
 
-def print_scores(rows: Sequence[tuple[str, Mapping[str, Mapping[str, float]]]]) -> None:
-    """A table of scores with their 95 % intervals."""
-    names = list(rows[0][1])[:MOST_METRICS]
+def print_scores(rows: Sequence[tuple[str, Mapping[str, Mapping[str, float]]]], first: str = "") -> None:
+    """A table of scores with their 95 % intervals, the metric that decides first."""
+    names = sorted(rows[0][1], key=lambda name: name != first)[:MOST_METRICS]
     typer.echo(f"{'':<30}" + "".join(f"{name:<28}" for name in names))
     for title, measured in rows:
         cells = [f"{s['value']:.4f} [{s['low']:.4f}, {s['high']:.4f}]" for s in (measured[name] for name in names)]

@@ -259,7 +259,9 @@ def class_sizes(labels: Labels) -> Iterator[Finding]:
         message = f"the largest class, {shown(most)}, has {counts[most]:,} training rows, the smallest, "
         message += f"{shown(least)}, has {counts[least]:,} (median {median(counts.values()):,.0f}): "
         message += "the small ones may never be answered"
-        remedy = "weigh the classes, collect more rows of the small ones, or judge by macro_f1 (judge.primary)"
+        remedy = (
+            "task.class_weights: balanced, collect more rows of the small ones, or judge by macro_f1 (judge.primary)"
+        )
         yield Finding("imbalance", "info", message, remedy=remedy, source=BUDA, count=len(counts))
 
 

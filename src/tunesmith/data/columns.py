@@ -54,7 +54,7 @@ def map_columns(
                 faults.append(Fault(where, f"no column {theirs!r} (named for {column.name})", f"there are: {listed}"))
             continue
         taken = {part for parts in mapping.values() for part in parts} | set(named.values())
-        near = next((name for name in (column.name, *column.aliases) if name in found and name not in taken), None)
+        near = next((name for name in column.names if name in found and name not in taken), None)
         if near is not None:
             mapping[column.name] = (near,)
             if near != column.name:

@@ -63,7 +63,7 @@ class Wanted:
 
     def names(self) -> frozenset[str]:
         """Every column of a file that could be one of these."""
-        ours = [name for column in self.columns for name in (column.name, *column.aliases)]
+        ours = [name for column in self.columns for name in column.names]
         parts = [part for theirs in self.named.values() for part in (theirs, *theirs.split("/"))]
         return frozenset((*ours, *parts, *self.extra))
 
