@@ -31,7 +31,9 @@ SPLITS = {
 PAIRS = (("sentence1", "sentence2"), ("premise", "hypothesis"), ("text", "text_pair"), ("question", "context"),
          ("question1", "question2"), ("query", "passage"))  # fmt: skip
 CHARACTERS_A_TOKEN = 4
-MODEL_TOKENS = 512
+USUAL_TOKENS = 512
+"""What encoders of the field read, where the model is not here to say it."""
+
 LONG_SHARE = 0.05
 MOST_CLASSES_SHARE = 0.5
 EPOCHS = ((1_000, 10), (20_000, 5), (100_000, 3))
@@ -224,21 +226,24 @@ def _model(model: str | None) -> Line:
 
 def _training(model: str, many: int, table: Table, columns: Sequence[Line]) -> Iterator[Line]:
     """Method, epochs, batch and rate, by the number of rows and the size of the model."""
-    is_here = model.startswith("package:") or is_path(model)
-    parameters = count_base_parameters(find_base(model)) if is_here else None
+    parameters, most = _size_of(model)
     kind, why = choose_method(many, parameters)
     yield Line("method", kind, why)
     epochs = next((epochs for rows, epochs in EPOCHS if many < rows), 2)
     yield Line("train.epochs", epochs, f"usual for {many:,} rows; the best step is kept")
     yield Line("train.batch_size", 16 if many < 1_000 else 32, "the field's usual 16 to 32")
-    rate = next(rate for limit, rate in FULL_RATES if (parameters or 0) < limit) * RATE_FACTORS[kind]
-    size = f"{parameters / 1e6:.1f} M parameters" if parameters else "a model of unknown size"
-    yield Line("train.learning_rate", float(f"{rate:.3g}"), f"usual for {kind} on {size}")
+    if parameters is None:
+        yield Line("train.learning_rate", "auto", "by the size of the model, which is not here to be counted")
+    else:
+        rate = next(rate for limit, rate in FULL_RATES if parameters < limit) * RATE_FACTORS[kind]
+        yield Line(
+            "train.learning_rate", float(f"{rate:.3g}"), f"usual for {kind} on {parameters / 1e6:.1f} M parameters"
+        )
     texts = [line.value for line in columns[:-1]]
     lengths = [sum(len(str(row.get(name) or "")) for name in texts) / CHARACTERS_A_TOKEN for row in table.rows]
-    longer = sum(length > MODEL_TOKENS for length in lengths) / len(lengths)
+    longer = sum(length > most for length in lengths) / len(lengths)
     if longer > LONG_SHARE:
-        about = f"about {longer:.0%} of the rows are longer than {MODEL_TOKENS} tokens: read them in overlapping parts"
+        about = f"about {longer:.0%} of the rows are longer than {most} tokens: read them in overlapping parts"
         yield Line("train.long_text", "windows", about)
     line = columns[-1]
     if line.key == "label" and "/" not in str(line.value):
@@ -246,6 +251,15 @@ def _training(model: str, many: int, table: Table, columns: Sequence[Line]) -> I
         if max(sizes.values()) > 20 * min(sizes.values()):
             why = "the largest class is over 20 times the smallest; off: as they come"
             yield Line("task.class_weights", "balanced", why)
+
+
+def _size_of(model: str) -> tuple[int | None, int]:
+    """Parameters, and the most tokens of an input; only of a model that is here, since `new` uses no network."""
+    if not (model.startswith("package:") or is_path(model)):
+        return None, USUAL_TOKENS
+    base = find_base(model)
+    config = folders.read_json(base.folder / "config.json")
+    return count_base_parameters(base), int(config.get("max_position_embeddings") or USUAL_TOKENS)
 
 
 def write_proposal(lines: Sequence[Line], path: Path) -> None:

@@ -126,3 +126,15 @@ def test_auto_method_becomes_one_that_is_written_down(tunesmith: Command, tmp_pa
     assert done.code == 0, done.err
     (choice,) = [choice for choice in done.json["choices"] if choice["key"] == "method"]
     assert choice["value"] == "head" and "rows" in choice["why"]
+
+
+def test_a_model_that_is_not_here_gets_its_rate_at_the_run(tunesmith: Command, tmp_path: Path, tiny_base: Path) -> None:
+    """Of a hub id nothing is known without the network: no rate is guessed. A model that is here is looked at."""
+    tiny.write_rows(tmp_path / "a.jsonl", [{**row, "text": row["text"] * 9} for row in tiny.make_rows(150)])
+    done = tunesmith("new", tmp_path / "a.jsonl", "-o", tmp_path / "r.yaml", "--model", "some/large-model", "--json")
+    choices = {choice["key"]: choice["value"] for choice in done.json["choices"]}
+    assert (choices["train.learning_rate"], choices["method"]) == ("auto", "lora")
+    done = tunesmith("new", tmp_path / "a.jsonl", "-o", tmp_path / "s.yaml", "--model", tiny_base, "--json")
+    choices = {choice["key"]: choice["value"] for choice in done.json["choices"]}
+    assert isinstance(choices["train.learning_rate"], float)
+    assert choices["train.long_text"] == "windows", "this model takes 66 tokens"
