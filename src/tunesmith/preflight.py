@@ -301,7 +301,7 @@ def _on_reading(splits: Splits) -> Iterator[Note]:
             "no-test",
             "warn",
             "no test set: the verdict will rest on the validation rows, by which the best step is also chosen",
-            remedy="name data.test",
+            remedy="name data.test, or give it a share of the rows: `test: 0.1`",
         )
 
 

@@ -40,6 +40,10 @@ EPOCHS = ((1_000, 10), (20_000, 5), (100_000, 3))
 """Epochs by training rows: fewer rows need more passes for the few hundred steps that a head needs to settle."""
 
 
+FEW_ROWS = 1_000
+"""Below this, a tenth of the rows is too few to judge by."""
+
+
 @dataclass(frozen=True)
 class Line:
     """A setting of the proposed recipe, and why it is so."""
@@ -88,6 +92,9 @@ def propose(
         lines.append(Line("data.validation", 0.1, "split off train by the hash of the text"))
     if "test" in files:
         lines.append(Line("data.test", str(files["test"]), f"{_found(test)}; sealed: opened once, after training"))
+    else:
+        share = 0.2 if many < FEW_ROWS else 0.1
+        lines.append(Line("data.test", share, "split off train by the hash of the text, and sealed: opened once"))
     lines += [Line(f"data.columns.{line.key}", line.value, line.why) for line in columns if line.key != line.value]
     return [
         *lines,
@@ -231,7 +238,7 @@ def _training(model: str, many: int, table: Table, columns: Sequence[Line]) -> I
     yield Line("method", kind, why)
     epochs = next((epochs for rows, epochs in EPOCHS if many < rows), 2)
     yield Line("train.epochs", epochs, f"usual for {many:,} rows; the best step is kept")
-    yield Line("train.batch_size", 16 if many < 1_000 else 32, "the field's usual 16 to 32")
+    yield Line("train.batch_size", 16 if many < FEW_ROWS else 32, "the field's usual 16 to 32")
     if parameters is None:
         yield Line("train.learning_rate", "auto", "by the size of the model, which is not here to be counted")
     else:

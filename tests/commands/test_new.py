@@ -66,7 +66,7 @@ def test_from_a_csv_to_a_judged_model_in_two_commands(tunesmith: Command, tmp_pa
     assert done.code == 0, done.err
     ran = tunesmith("run", tmp_path / "recipe.yaml", "--json", "--set", "machine.threads=1", "--set", "train.steps=4")
     assert ran.code == 0, ran.err
-    assert ran.json["verdict"]["ship"] in (True, False)
+    assert ran.json["verdict"]["ship"] in (True, False) and ran.json["verdict"]["split"] == "test"
     assert Path(ran.json["run"]).name == "tickets"
 
 

@@ -190,6 +190,29 @@ def test_the_files_of_a_recipe_become_three_splits(tmp_path: Path) -> None:
     assert list(splits.named()) == ["train", "validation", "test"]
 
 
+def test_a_test_share_is_split_off_first_and_does_not_move(tmp_path: Path) -> None:
+    """No input in two splits, each share as large as asked, and the same sealed rows whatever else is asked."""
+    rows = [{"text": f"text number {number // 2}", "label": "ab"[number % 4 // 2]} for number in range(4000)]
+    data = Data(train=write(tmp_path, "a.jsonl", rows), validation=0.1, test=0.2)
+    splits = load_splits(data, COLUMNS)
+    parts = [texts(part) for part in (splits.train, splits.validation, splits.test)]
+    assert len(set().union(*parts)) == sum(map(len, parts)) == 2000 and splits.leaked == []
+    assert len(splits.test) / 4000 == pytest.approx(0.2, abs=0.03)
+    assert len(splits.validation) / (4000 - len(splits.test)) == pytest.approx(0.1, abs=0.02)
+    for other in (data.but(limit=300), data.but(validation=0.3)):
+        assert texts(load_splits(other, COLUMNS).test) == parts[2]
+    assert splits.files["test"] == splits.files["train"] and splits.parts["test"] == splits.parts["train"]
+
+
+def test_a_test_share_keeps_groups_whole_and_classes_on_both_sides(tmp_path: Path) -> None:
+    rows = [{"text": f"t {number}", "label": "ab"[number % 2], "case": number // 4} for number in range(40)]
+    rows += [{"text": f"rare {number}", "label": "c", "case": 100 + number} for number in range(3)]
+    splits = load_splits(Data(train=write(tmp_path, "a.jsonl", rows), test=0.1, group="case"), COLUMNS)
+    cases = [{row["case"] for row in part} for part in (splits.train, splits.validation, splits.test)]
+    assert not cases[0] & cases[2] and not cases[1] & cases[2]
+    assert {row["label"] for row in splits.test} == {row["label"] for row in splits.train} == {"a", "b", "c"}
+
+
 def test_test_rows_that_are_in_train_are_found(tmp_path: Path) -> None:
     rows = tiny.make_rows(60)
     train, test = write(tmp_path, "a.jsonl", rows), write(tmp_path, "t.jsonl", [*tiny.make_rows(5, seed=3), *rows[:60]])
@@ -213,6 +236,9 @@ def test_skipped_rows_of_every_file_are_named(tmp_path: Path) -> None:
 
 def test_no_rows_left_to_validate_on_is_told(tmp_path: Path) -> None:
     one = write(tmp_path, "one.jsonl", [{"text": "only", "label": "x"}])
+    ten = write(tmp_path, "ten.jsonl", [{"text": "same", "label": "x"}] * 10)
+    with pytest.raises(DataError, match="no rows left to test on"):
+        load_splits(Data(train=ten, validation=one, test=1e-9), COLUMNS)
     with pytest.raises(DataError, match="no rows left to"):
         load_splits(Data(train=one, validation=0.5), COLUMNS)
     with pytest.raises(DataError, match="no rows left to validate on"):

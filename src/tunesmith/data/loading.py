@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tunesmith.data.rows import Row, input_key
@@ -72,16 +72,24 @@ def load_splits(data: Data, columns: Sequence[Column], slices: Sequence[str] = (
             extra = (*slices, *(group if split == "train" else ()))
             readings[split] = read_source(source, columns, data.columns, extra, split)
             stop_or_skip(readings[split], data.on_bad_row)
-    rows = take(readings["train"].rows, data.limit, columns)
+    rows = readings["train"].rows
+    test: list[Row] = []
+    if isinstance(data.test, float):
+        rows, test = split_rows(rows, data.test, columns, data.group, salt="test\x1f")
+        # The file that holds the sealed rows: whoever scores the model on it looks at them.
+        readings["test"] = replace(readings["train"], faults=[], notes=[])
+    elif "test" in readings:
+        test = readings["test"].rows
+    train = take(rows, data.limit, columns)
     if "validation" in readings:
-        train, validation = rows, readings["validation"].rows
+        validation = readings["validation"].rows
     else:
         assert isinstance(data.validation, float | int)
-        train, validation = split_rows(rows, float(data.validation), columns, data.group)
-    if not train or not validation:
-        missing = "train on" if not train else "validate on"
-        raise DataError(f"no rows left to {missing}", in_words(data.train), "give more rows, or change data.validation")
-    test = readings["test"].rows if "test" in readings else []
+        train, validation = split_rows(train, float(data.validation), columns, data.group)
+    for purpose, left in (("train on", train), ("validate on", validation), ("test on", test if data.test else True)):
+        if not left:
+            remedy = "give more rows, or change data.validation or data.test"
+            raise DataError(f"no rows left to {purpose}", in_words(data.train), remedy)
     return Splits(
         train=train,
         validation=validation,

@@ -1,8 +1,8 @@
-"""Train and validation by the hash of what a row is about.
+"""What is held back from training, by the hash of what a row is about.
 
-The rule: a row goes to validation if the hash of its group (or of its normalised input) lies below the share. So
+The rule: a row is held back if the hash of its group (or of its normalised input) lies below the share. So
 duplicates never straddle, rows that are appended later move nobody, and neither seed, order nor file matters.
-Then each class with at least two distinct inputs and none in validation gives the one with its smallest hash.
+Then each class with at least two distinct inputs and none held back gives the one with its smallest hash.
 """
 
 from __future__ import annotations
@@ -15,24 +15,30 @@ from tunesmith.recipe.tasks import Column
 
 
 def split_rows(
-    rows: Sequence[Row], share: float, columns: Sequence[Column], group: str | None, stratum: str | None = "label"
+    rows: Sequence[Row],
+    share: float,
+    columns: Sequence[Column],
+    group: str | None,
+    stratum: str | None = "label",
+    salt: str = "",
 ) -> tuple[list[Row], list[Row]]:
-    """Split rows into (train, validation).
+    """Split rows into (kept, held).
 
     Args:
-        share: the share of validation, 0 to 1 (exclusive). 0 gives none.
+        share: the share to hold, 0 to 1 (exclusive). 0 gives none.
         columns: the task's columns; the input columns make the key where no group is named.
         group: a column whose equal values stay together.
         stratum: the column of the class, for the second rule; None for tasks without one.
+        salt: what sets this split's hashes apart from another's: of the rows that a first split kept, the second
+            would find none below the same threshold.
     """
-    keys = [str(row.get(group)) if group else input_key(row, columns) for row in rows]
+    keys = [salt + (str(row.get(group)) if group else input_key(row, columns)) for row in rows]
     held = {key for key in keys if hash_share(key) < share}
     if stratum is not None and share > 0:
         held -= _last_of_each_class(rows, keys, held, stratum)
         held |= _one_of_each_class(rows, keys, held, stratum)
-    train = [row for row, key in zip(rows, keys, strict=True) if key not in held]
-    validation = [row for row, key in zip(rows, keys, strict=True) if key in held]
-    return train, validation
+    kept = [row for row, key in zip(rows, keys, strict=True) if key not in held]
+    return kept, [row for row, key in zip(rows, keys, strict=True) if key in held]
 
 
 def _last_of_each_class(rows: Sequence[Row], keys: Sequence[str], held: set[str], stratum: str) -> set[str]:

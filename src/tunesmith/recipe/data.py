@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from tunesmith.recipe.base import PositiveInt, Settings, Share
+from tunesmith.recipe.base import HeldShare, PositiveInt, Settings, Share
 
 HUB = "hub:"
 """What a data set on a hub begins with: `hub:owner/name[@revision][:split]`."""
@@ -28,8 +28,9 @@ class Data(Settings):
     validation: Files | Share = 0.1
     """Files, or the share split off `train` by the hash of the input (so that equal inputs never straddle)."""
 
-    test: Files | None = None
-    """Sealed rows: scored once, after training. Every further look is counted in the run folder."""
+    test: Files | HeldShare | None = None
+    """Sealed rows: scored once, after training. Every further look is counted in the run folder. Files, or the share
+    split off `train` by the hash of the input, before `limit` and `validation` take theirs."""
 
     columns: dict[str, str] = Field(default_factory=dict)
     """Our column name: the name in your files. Only where they differ. A label may be joined from several columns to a

@@ -63,9 +63,9 @@ def _results(record: Record) -> list[EvalResult]:
     from huggingface_hub import EvalResult
 
     data, task = record.recipe.data, record.recipe.task.kind
-    held = data.train if isinstance(data.validation, float | int) else data.validation
-    held = data.test if record.split == "test" and data.test else held
-    kind, called = _source(held if isinstance(held, str) else held[0])
+    held = data.test if record.split == "test" else data.validation
+    files = data.train if held is None or isinstance(held, float | int) else held
+    kind, called = _source(files if isinstance(files, str) else files[0])
     return [
         EvalResult(
             task_type=task,

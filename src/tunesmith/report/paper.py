@@ -6,6 +6,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from tunesmith.recipe import Data
 from tunesmith.report import wording
 from tunesmith.report.card import score_rows, settings
 from tunesmith.report.record import Record
@@ -112,6 +113,13 @@ def _on_model(record: Record) -> str:
     )
 
 
+def _test_rows(data: Data) -> str:
+    if not isinstance(data.test, float):
+        return "The test rows were"
+    share = f"{data.test:g} of the {'groups' if data.group else 'distinct inputs'}"
+    return f"The test rows ({share} in the training file, split off first, by another hash) were"
+
+
 def _on_data(record: Record) -> list[str]:
     splits, data = record.data["splits"], record.recipe.data
     sizes = [f"{split['rows']:,} {name} rows" for name, split in splits.items()]
@@ -130,7 +138,7 @@ def _on_data(record: Record) -> list[str]:
     if data.limit is not None:
         said.append(f"At most {data.limit:,} rows of the training file were used, chosen by hash.")
     if record.split == "test":
-        said.append("The test rows were not looked at until training was over.")
+        said.append(f"{_test_rows(data)} not looked at until training was over.")
     leaked, skipped = record.data.get("leaked", 0), len(record.data.get("skipped", []))
     said += [f"{wording.count(leaked, 'test row')} also occurred in the training rows."] if leaked else []
     said += [f"{wording.count(skipped, 'malformed row')} left out."] if skipped else []
