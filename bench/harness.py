@@ -176,6 +176,26 @@ def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([line(header), line(["-" * w for w in widths]), *map(line, rows)])
 
 
+def keep_line(path: Path, line: dict) -> None:
+    """Append one finished run to a file of JSON lines, and have it on disk before going on."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def kept_lines(path: Path) -> list[dict]:
+    """Read the finished runs; a line cut off by a crash is skipped."""
+    lines = []
+    for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        try:
+            lines.append(json.loads(text))
+        except ValueError:
+            continue
+    return lines
+
+
 def say(text: str) -> None:
     """Tell the reader how far the bench is; stdout stays free for the result."""
     print(text, file=sys.stderr, flush=True)

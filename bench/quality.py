@@ -6,7 +6,6 @@ rerun continues behind the last line. The verdict is over the test accuracy of m
 
 import hashlib
 import json
-import os
 import statistics
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -54,7 +53,7 @@ def train(gate: Gate, side: Side, seed: int, code: str) -> dict:
     """Train one side with one seed to the end and score it, or return the line of an earlier such run."""
     settings = [asdict(gate.workload), asdict(side), gate.epochs, seed, data_key(gate.data), code]
     key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
-    for line in finished():
+    for line in harness.kept_lines(FINISHED):
         if line["key"] == key:
             harness.say(f"{side.name} seed {seed}: accuracy {line['accuracy']:.4f} (finished earlier)")
             return line
@@ -71,23 +70,8 @@ def train(gate: Gate, side: Side, seed: int, code: str) -> dict:
         "peak_bytes": outcome.peak_bytes,
     }
     harness.say(f"{side.name} seed {seed}: accuracy {line['accuracy']:.4f} in {line['train_seconds']:.0f} s of steps")
-    FINISHED.parent.mkdir(parents=True, exist_ok=True)
-    with FINISHED.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+    harness.keep_line(FINISHED, line)
     return line
-
-
-def finished() -> list[dict]:
-    """Read the finished runs; a line cut off by a crash is skipped."""
-    lines = []
-    for text in FINISHED.read_text(encoding="utf-8").splitlines() if FINISHED.exists() else []:
-        try:
-            lines.append(json.loads(text))
-        except ValueError:
-            continue
-    return lines
 
 
 def judge(gate: Gate, lines: list[dict]) -> dict:
@@ -98,7 +82,7 @@ def judge(gate: Gate, lines: list[dict]) -> dict:
     }
     counts = {line["steps"] for line in lines}
     gates = {
-        f"{own.name} vs {peer.name}": _gate(scores[peer.name], scores[own.name])
+        f"{own.name} vs {peer.name}": compare(scores[peer.name], scores[own.name])
         for own in gate.ours
         for peer in gate.peers
     }
@@ -123,8 +107,11 @@ def judge(gate: Gate, lines: list[dict]) -> dict:
     }
 
 
-def _gate(peer: list[float], ours: list[float]) -> dict:
-    """Compare two lists of accuracies. The pooled deviation needs two seeds; with one it counts as 0."""
+def compare(peer: list[float], ours: list[float]) -> dict:
+    """Compare two lists of scores, one a seed: ours must reach the peer's mean less one pooled deviation.
+
+    The pooled deviation needs two seeds; with one it counts as 0.
+    """
     spread = (sum(statistics.variance(s) if len(s) > 1 else 0.0 for s in (peer, ours)) / 2) ** 0.5
     floor = statistics.mean(peer) - spread
     return {

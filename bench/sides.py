@@ -193,7 +193,17 @@ def _start_trainer(
         "--max-grad-norm", workload.max_grad_norm, "--max-length", workload.max_length,
         *(["--test", data / "test.jsonl"] if scored else []),
     ]  # fmt: skip
-    return harness.run(side.name, list(map(str, command)), side.variables, length.timeout)
+    outcome = harness.run(side.name, list(map(str, command)), side.variables, length.timeout)
+    if scored:
+        outcome.answer["accuracy"] = _accuracy(outcome.answer, data / "test.jsonl")
+    return outcome
+
+
+def _accuracy(answer: dict, test: Path) -> float:
+    """The share of test rows whose largest logit is that of their label."""
+    golds = [json.loads(line)["label"] for line in test.read_text(encoding="utf-8").splitlines()]
+    guesses = np.argmax(answer["outputs"], axis=1)
+    return float(np.mean([answer["names"][guess] == gold for guess, gold in zip(guesses, golds, strict=True)]))
 
 
 def _start_ours(side: Side, workload: Workload, data: Path, length: Length, seed: int, scored: bool) -> harness.Outcome:

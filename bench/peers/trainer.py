@@ -24,6 +24,12 @@ from transformers import (
     TrainingArguments,
 )
 
+PROBLEMS = {
+    "label": "single_label_classification",
+    "labels": "multi_label_classification",
+    "score": "regression",
+}
+
 
 class StepClock(TrainerCallback):
     """Note the time and CPU seconds at the start of training and at the end of every optimizer step."""
@@ -61,7 +67,7 @@ class CountingCollator:
 
 
 def main() -> None:
-    """Train, and print step times, counts, memory and (with --test) the accuracy."""
+    """Train, and print step times, counts, memory and (with --test) the raw outputs for the test rows."""
     options = parse()
     torch.set_num_threads(options.threads)
     if options.precision == "medium":
@@ -76,8 +82,9 @@ def parse() -> argparse.Namespace:
     """Read the arguments."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", required=True, help="folder of the base model")
-    parser.add_argument("--train", required=True, type=Path, help="JSON lines with text and label")
-    parser.add_argument("--test", type=Path, help="JSON lines to score after training")
+    parser.add_argument("--train", required=True, type=Path, help="JSON lines with text (text_pair) and the target")
+    parser.add_argument("--test", type=Path, help="JSON lines to answer after training")
+    parser.add_argument("--target", choices=list(PROBLEMS), default="label", help="the column to learn")
     length = parser.add_mutually_exclusive_group(required=True)
     length.add_argument("--steps", type=int, default=-1)
     length.add_argument("--epochs", type=float, default=1.0)
@@ -98,19 +105,20 @@ def train(options: argparse.Namespace, output: str) -> dict:
     """Load the base, tokenise, train with the Trainer, and collect the answer."""
     transformers.set_seed(options.seed)
     rows = read(options.train)
-    names = sorted({row["label"] for row in rows})
+    names = names_of(rows, options.target)
     tokenizer = AutoTokenizer.from_pretrained(options.model)
     model = AutoModelForSequenceClassification.from_pretrained(
         options.model,
         num_labels=len(names),
         id2label=dict(enumerate(names)),
         label2id={name: i for i, name in enumerate(names)},
+        problem_type=PROBLEMS[options.target],
     )
     clock, collator = StepClock(), CountingCollator(DataCollatorWithPadding(tokenizer))
     trainer = Trainer(
         model=model,
         args=settings(options, output),
-        train_dataset=encode(rows, names, tokenizer, options.max_length),
+        train_dataset=encode(rows, options.target, names, tokenizer, options.max_length),
         data_collator=collator,
         processing_class=tokenizer,
         callbacks=[clock],
@@ -136,7 +144,7 @@ def train(options: argparse.Namespace, output: str) -> dict:
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
     }
     if options.test:
-        answer["accuracy"] = accuracy(model, read(options.test), names, tokenizer, options.max_length)
+        answer |= {"names": names, "outputs": outputs(model, read(options.test), tokenizer, options.max_length)}
     return answer
 
 
@@ -163,29 +171,45 @@ def settings(options: argparse.Namespace, output: str) -> TrainingArguments:
     )
 
 
-def encode(rows: list[dict], names: list[str], tokenizer, max_length: int) -> list[dict]:
+def names_of(rows: list[dict], target: str) -> list[str]:
+    """The classes of the training rows; of a number, its own name."""
+    if target == "score":
+        return ["score"]
+    values = (row[target] if target == "labels" else [row[target]] for row in rows)
+    return sorted({name for row in values for name in row})
+
+
+def encode(rows: list[dict], target: str, names: list[str], tokenizer, max_length: int) -> list[dict]:
     """Tokenise all rows before training, as the documentation does; padding is left to the collator.
 
     A plain list, not a `datasets` table: the Trainer takes both, and reading a list costs it less.
     """
     index = {name: i for i, name in enumerate(names)}
-    encoded = tokenizer([row["text"] for row in rows], truncation=True, max_length=max_length)
-    return [{**{key: encoded[key][i] for key in encoded}, "labels": index[row["label"]]} for i, row in enumerate(rows)]
+    gold = {
+        "label": lambda row: index[row["label"]],
+        "labels": lambda row: [float(name in row["labels"]) for name in names],
+        "score": lambda row: float(row["score"]),
+    }[target]
+    encoded = tokenizer(*texts(rows), truncation=True, max_length=max_length)
+    return [{**{key: encoded[key][i] for key in encoded}, "labels": gold(row)} for i, row in enumerate(rows)]
+
+
+def texts(rows: list[dict]) -> list[list[str]]:
+    """The inputs as a tokenizer takes them: texts, or texts and their pairs."""
+    columns = ("text", "text_pair") if "text_pair" in rows[0] else ("text",)
+    return [[row[column] for row in rows] for column in columns]
 
 
 @torch.inference_mode()
-def accuracy(model, rows: list[dict], names: list[str], tokenizer, max_length: int) -> float:
-    """Score by a plain loop in file order: with length grouping the Trainer reorders what it predicts on."""
+def outputs(model, rows: list[dict], tokenizer, max_length: int) -> list[list[float]]:
+    """Logits by a plain loop in file order: with length grouping the Trainer reorders what it predicts on."""
     model.eval()
-    right = 0
+    found = []
     for start in range(0, len(rows), 64):
-        part = rows[start : start + 64]
-        batch = tokenizer(
-            [r["text"] for r in part], truncation=True, max_length=max_length, padding=True, return_tensors="pt"
-        )
-        guesses = model(**batch).logits.argmax(-1).tolist()
-        right += sum(names[guess] == row["label"] for guess, row in zip(guesses, part, strict=True))
-    return right / len(rows)
+        part = texts(rows[start : start + 64])
+        batch = tokenizer(*part, truncation=True, max_length=max_length, padding=True, return_tensors="pt")
+        found += model(**batch).logits.tolist()
+    return found
 
 
 def read(path: Path) -> list[dict]:

@@ -1,0 +1,244 @@
+"""Real sets from the recipe that `new` writes, against transformers.Trainer on the same rows, epochs and rate.
+
+`python -m bench.sets` does all sets and seeds it is told; each finished run is one line of bench/work/sets.jsonl, and
+a rerun continues behind the last line. The Trainer gets the very rows our run trained on (written out after our own
+split), our resolved rate, batch, schedule and length limit, and ends where it ends: its last step, argmax, a
+threshold of one half. Both sides are scored on the same test rows; the gate is ours >= the Trainer's mean less one
+pooled standard deviation, on the metric that decides in our run.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import sys
+import tempfile
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from bench import harness, ledger, quality
+
+FINISHED = harness.ROOT / "bench" / "work" / "sets.jsonl"
+PEER = "trainer"
+# The files that decide how good our models are.
+SUBJECTS = [
+    "bench/sets.py", "bench/peers/trainer.py", "src/tunesmith/loop.py", "src/tunesmith/fitting.py",
+    "src/tunesmith/proposal.py", "src/tunesmith/rewrites/*.py", "src/tunesmith/data/batches.py",
+    "src/tunesmith/data/splits.py", "src/tunesmith/tasks/**/*.py", "src/tunesmith/models/heads.py",
+    "src/tunesmith/methods/*.py",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Set:
+    """A data set under TUNESMITH_DATA, as `new` is told of it.
+
+    Attributes:
+        train: the file or folder given to `new`; test: the file given with --test.
+        limit: training rows used, so that a run ends in minutes; the recipe's epochs and rate stay.
+        variants: further runs of ours, by name: settings over the recipe.
+    """
+
+    train: str
+    test: str | None = None
+    limit: int | None = None
+    variants: dict[str, str] = field(default_factory=dict)
+
+
+SETS = {
+    "trec6": Set("trec6"),
+    "sick": Set("sick"),
+    "stsb_en": Set("stsb_en", limit=3000),
+    "subj": Set("subj", limit=3000),
+    "davidson_hate": Set("davidson_hate", limit=4000),
+    "go_emotions": Set("go_emotions", limit=6000),
+    "pubmedqa": Set("pubmedqa/cv_pool.jsonl", "pubmedqa/test.jsonl", variants={"truncate": "train.long_text=truncate"}),
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run what is not finished yet, print the comparison, record it; exit 1 when a gate fails."""
+    options = parse(arguments)
+    folder = Path(os.environ.get("TUNESMITH_DATA") or sys.exit("set TUNESMITH_DATA to the folder that holds the sets"))
+    code = ledger.fingerprint([*ledger.match(SUBJECTS)[0]]) + json.dumps(ledger.machine()["packages"], sort_keys=True)
+    lines = [
+        line
+        for seed in options.seeds
+        for name in options.sets
+        for line in both_sides(name, folder, seed, options.threads, code)
+    ]
+    figures = {name: judge([line for line in lines if line["set"] == name]) for name in options.sets}
+    print(json.dumps(figures, indent=2))
+    if options.record:
+        command = " ".join(["python -m bench.sets", *(sys.argv[1:] if arguments is None else arguments)])
+        seconds = sum(line["seconds"] for line in lines)
+        told = {"sets": figures, "threads": options.threads, "runs": lines}
+        harness.say(f"recorded: {ledger.write('sets', told, command, ledger.match(SUBJECTS)[0], seconds)}")
+    return int(not all(found["gate"]["passed"] for found in figures.values()))
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """Read the options."""
+    parser = argparse.ArgumentParser(prog="python -m bench.sets", description=__doc__.splitlines()[0])
+    parser.add_argument("--sets", nargs="+", choices=list(SETS), default=list(SETS))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--threads", type=int, default=harness.cores(), help="of both sides alike")
+    parser.add_argument("--record", action="store_true", help="write the result to the evidence ledger")
+    return parser.parse_args(arguments)
+
+
+def both_sides(name: str, folder: Path, seed: int, threads: int, code: str) -> list[dict]:
+    """Our run, its variants and the Trainer's, each from the kept lines if it is there."""
+    one = SETS[name]
+    settings = json.dumps([name, asdict(one), seed, threads, code], sort_keys=True)
+    key = hashlib.sha256(settings.encode()).hexdigest()[:16]
+    done = {line["side"]: line for line in harness.kept_lines(FINISHED) if line["key"] == key}
+    shared = {"key": key, "set": name, "seed": seed}
+    with tempfile.TemporaryDirectory(prefix="bench-sets-") as scratch:
+        place = Path(scratch)
+        for side, extra in {"tunesmith": "", **one.variants}.items():
+            if side not in done:
+                done[side] = keep(shared | {"side": side} | ours(one, folder, place / side, seed, threads, extra))
+        if PEER not in done:
+            recipe = done["tunesmith"]["recipe"]
+            done[PEER] = keep(shared | {"side": PEER} | peers(recipe, place, seed, threads))
+    return list(done.values())
+
+
+def keep(line: dict) -> dict:
+    """Write down a finished run and say its scores."""
+    harness.keep_line(FINISHED, line)
+    shown = ", ".join(f"{metric} {value:.4f}" for metric, value in line["scores"].items())
+    harness.say(f"{line['set']} seed {line['seed']} {line['side']}: {shown} in {line['seconds']:.0f} s")
+    return line
+
+
+def ours(one: Set, folder: Path, place: Path, seed: int, threads: int, extra: str) -> dict:
+    """Let `new` write the recipe, run it unchanged but for seed, rows and threads, and read the run folder."""
+    place.mkdir()
+    page, run = place / "recipe.yaml", place / "run"
+    test = ["--test", folder / one.test] if one.test else []
+    told = command("new", folder / one.train, *test, "-o", page, "--json")
+    harness.run("new", told)
+    changes = [f"seed={seed}", f"machine.threads={threads}", f"output={run}", *([extra] if extra else [])]
+    changes += [f"data.limit={one.limit}"] if one.limit else []
+    told = command("run", page, "--json", *(part for change in changes for part in ("--set", change)))
+    outcome = harness.run("tunesmith", told, {"OMP_NUM_THREADS": str(threads)})
+    scores, manifest = (json.loads((run / name).read_text()) for name in ("scores.json", "manifest.json"))
+    steps = [json.loads(line) for line in (run / "steps.jsonl").read_text().splitlines()]
+    return {
+        "primary": scores["primary"],
+        "scores": {metric: score["value"] for metric, score in scores["test"].items()},
+        "rows": {split: held["rows"] for split, held in manifest["data"].items()},
+        "steps": len(steps),
+        "train_seconds": sum(step["seconds"] for step in steps),
+        "seconds": outcome.seconds,
+        "recipe": resolved(run),
+    }
+
+
+def command(*parts: object) -> list[str]:
+    """The public command in a fresh process."""
+    return [sys.executable, "-m", "tunesmith", *map(str, parts)]
+
+
+def resolved(run: Path) -> dict:
+    """The recipe of a finished run with every `auto` worked out and its paths made absolute."""
+    from tunesmith.recipe.reading import read_recipe
+
+    return read_recipe(run / "recipe.yaml").model_dump(mode="json")
+
+
+def peers(recipe: dict, place: Path, seed: int, threads: int) -> dict:
+    """The Trainer on the rows our recipe trains on, with its rate, batch, epochs, schedule and limit of length."""
+    import tunesmith.data.loading as loading
+    from bench.sides import Workload
+    from tunesmith.recipe import Recipe
+
+    if recipe["method"]["kind"] != "full":
+        raise SystemExit(f"the Trainer's side does full fine-tuning only, not {recipe['method']['kind']}")
+    read = Recipe.model_validate(recipe)
+    target = read.task.columns[-1].name
+    splits = loading.load_splits(read.data, read.task.columns)
+    for split in ("train", "test"):
+        rows = [{column.name: row.get(column.name) for column in read.task.columns} for row in getattr(splits, split)]
+        written = ({key: value for key, value in row.items() if value is not None} for row in rows)
+        (place / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in written), encoding="utf-8")
+    train, base = read.train, Workload(package=read.model.removeprefix("package:")).model()
+    told = [
+        sys.executable, "-m", "bench.peers.trainer", "--model", base,
+        "--train", place / "train.jsonl", "--test", place / "test.jsonl", "--target", target,
+        "--epochs", train.epochs, "--seed", seed, "--threads", threads, "--batch-size", train.batch_size,
+        "--learning-rate", train.learning_rate, "--warmup-ratio", train.warmup_ratio,
+        "--weight-decay", train.weight_decay, "--max-grad-norm", train.max_grad_norm, "--max-length", train.max_length,
+    ]  # fmt: skip
+    outcome = harness.run(PEER, list(map(str, told)), {"OMP_NUM_THREADS": str(threads)})
+    golds = [row[target] for row in splits.test]
+    return {
+        "scores": SCORES[target](golds, outcome.answer["names"], np.asarray(outcome.answer["outputs"])),
+        "steps": len(outcome.answer["seconds"]),
+        "train_seconds": sum(outcome.answer["seconds"]),
+        "seconds": outcome.seconds,
+    }
+
+
+def one_label(golds: list[str], names: list[str], logits_RC: np.ndarray) -> dict[str, float]:
+    """Accuracy, of all levels and of the first, and macro-F1, by scikit-learn."""
+    from sklearn.metrics import accuracy_score, f1_score
+
+    answers = [names[c] for c in logits_RC.argmax(axis=1)]
+    first = [[value.split("/")[0] for value in values] for values in (golds, answers)]
+    found = {"accuracy": accuracy_score(golds, answers), "macro_f1": f1_score(golds, answers, average="macro")}
+    is_path = any("/" in name for name in names)
+    return found | ({"accuracy_level_1": accuracy_score(*first)} if is_path else {})
+
+
+def many_labels(golds: list[list[str]], names: list[str], logits_RC: np.ndarray) -> dict[str, float]:
+    """F1 at a threshold of one half and mean average precision, by scikit-learn."""
+    from sklearn.metrics import average_precision_score, f1_score
+
+    gold_RC = np.array([[name in gold for name in names] for gold in golds])
+    seen = gold_RC.any(axis=0)
+    return {
+        "micro_f1": f1_score(gold_RC, logits_RC > 0, average="micro"),
+        "macro_f1": f1_score(gold_RC[:, seen], logits_RC[:, seen] > 0, average="macro", zero_division=0),
+        "mean_average_precision": average_precision_score(gold_RC[:, seen], logits_RC[:, seen], average="macro"),
+    }
+
+
+def number(golds: list[float], names: list[str], outputs_R1: np.ndarray) -> dict[str, float]:
+    """Correlations, by scipy."""
+    from scipy.stats import pearsonr, spearmanr
+
+    guesses = outputs_R1[:, 0]
+    return {"spearman": float(spearmanr(golds, guesses)[0]), "pearson": float(pearsonr(golds, guesses)[0])}
+
+
+SCORES = {"label": one_label, "labels": many_labels, "score": number}
+
+
+def judge(lines: list[dict]) -> dict:
+    """One set: every side's scores by seed, and the gate on the deciding metric."""
+    sides = {line["side"]: [other for other in lines if other["side"] == line["side"]] for line in lines}
+    own = sides["tunesmith"][0]
+    metrics = [metric for metric in sides[PEER][0]["scores"] if metric in own["scores"]]
+    scores = {
+        side: {metric: [run["scores"][metric] for run in runs] for metric in metrics} for side, runs in sides.items()
+    }
+    steps = {run["steps"] for side in ("tunesmith", PEER) for run in sides[side]}
+    return {
+        "rows": own["rows"],
+        "epochs": own["recipe"]["train"]["epochs"],
+        "learning_rate": own["recipe"]["train"]["learning_rate"],
+        "steps": sorted(steps),
+        "seeds": [run["seed"] for run in sides["tunesmith"]],
+        "primary": own["primary"],
+        "scores": scores,
+        "gate": quality.compare(scores[PEER][own["primary"]], scores["tunesmith"][own["primary"]]),
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())
