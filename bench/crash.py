@@ -10,7 +10,6 @@ in bench/work/crash (as long as the code does not change): start the script agai
 """
 
 import argparse
-import contextlib
 import json
 import os
 import random
