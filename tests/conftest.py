@@ -7,6 +7,8 @@ import os
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["USE_HUB_KERNELS"] = "NO"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Runs in child processes, too: beside another worker, two threads that wait for one another are slower than one.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 from collections.abc import Callable
 from functools import cache

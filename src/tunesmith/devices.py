@@ -102,10 +102,7 @@ def choose_devices(machine: Machine, precision: str) -> Devices:
     """
     rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     device = _device(machine.device)
-    if machine.threads == "auto":
-        threads = max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", world_size)))
-    else:
-        threads = machine.threads
+    threads = _threads_to_use(world_size) if machine.threads == "auto" else machine.threads
     torch.set_num_threads(threads)
     if device.type == "cpu":
         keep_memory()
@@ -122,6 +119,16 @@ def choose_devices(machine: Machine, precision: str) -> Devices:
         world_size=world_size,
         micro_batch_tokens=budget,
     )
+
+
+def _threads_to_use(world_size: int) -> int:
+    """The cores this process may use, shared among the processes of this machine; for a process alone fewer, if the
+    environment says so in the field's usual word. (Torch's launcher sets that word itself, to 1.)"""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if world_size > 1:
+        return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", world_size)))
+    told = os.environ.get("OMP_NUM_THREADS", "")
+    return int(told) if told.isdecimal() and int(told) > 0 else cores
 
 
 def keep_memory() -> None:

@@ -17,7 +17,7 @@ import tiny
 from tunesmith.errors import DataError, RecipeError, TunesmithError
 from tunesmith.folder import RunFolder, lines, read_json
 from tunesmith.open import Run
-from tunesmith.recipe import Recipe
+from tunesmith.recipe import Machine, Recipe
 
 PLAIN: dict[str, Any] = {"train": {"steps": 4, "evaluate_every": 2}}
 """What every row changes one thing of."""
@@ -375,3 +375,22 @@ def test_processes_are_not_ignored_by_the_python_call(place: Place) -> None:
 
     with pytest.raises(TunesmithError, match="processes"):
         run(recipe)
+
+
+@pytest.mark.parametrize(
+    ("told", "processes", "expected"),
+    [(None, 1, 4), ("3", 1, 3), ("4,2", 1, 4), ("1", 2, 2)],
+    ids=["the cores", "as told", "a word of another kind", "a launcher's word is not the user's"],
+)
+def test_threads_that_nobody_named(
+    monkeypatch: pytest.MonkeyPatch, told: str | None, processes: int, expected: int
+) -> None:
+    from tunesmith.devices import choose_devices
+
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(4)), raising=False)
+    monkeypatch.setattr("torch.set_num_threads", lambda threads: None)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setenv("WORLD_SIZE", str(processes))
+    if told is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", told)
+    assert choose_devices(Machine(device="cpu"), "fp32").threads == expected

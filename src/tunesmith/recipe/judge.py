@@ -39,7 +39,8 @@ class Machine(Settings):
     """Training processes on this machine (data parallel). Under `torchrun` its world size is used instead."""
 
     threads: PositiveInt | Auto = "auto"
-    """CPU threads for each process. `auto`: cores / processes. Results differ in the last bits between counts."""
+    """CPU threads for each process. `auto`: the cores it may use, shared among processes; fewer where a process alone
+    finds OMP_NUM_THREADS set. Results differ in the last bits between counts."""
 
     micro_batch_tokens: PositiveInt | Auto = "auto"
     """A batch is sorted by length and cut into pieces of at most this many padded tokens (a longer row goes alone)."""
