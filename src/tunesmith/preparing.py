@@ -16,7 +16,7 @@ from tunesmith.data.rows import Row
 from tunesmith.devices import Devices, seed_everything
 from tunesmith.errors import DataError, Fault, ResourceError
 from tunesmith.fitting import Voice
-from tunesmith.lengths import Lengths, count_lengths, estimate_lengths
+from tunesmith.lengths import Lengths, count_lengths
 from tunesmith.models.layers import count_parameters
 from tunesmith.models.loaded import Loaded
 from tunesmith.models.references import Base, find_base
@@ -92,18 +92,8 @@ def settle(recipe: Recipe, devices: Devices, voice: Voice) -> Start:
     return Start(recipe, devices, splits, task, method, base, loaded, task_choices + choices)
 
 
-def look(recipe: Recipe, devices: Devices) -> tuple[Start, list[Note]]:
-    """What `prepare` would note, without encoding every row: of many rows, lengths are estimated by a sample."""
-    start = settle(recipe, devices, Voice())
-    columns = start.recipe.task.columns
-    lengths = {
-        name: estimate_lengths(rows, columns, start.task, start.loaded.processor, start.limit)
-        for name, rows in start.splits.named().items()
-    }
-    return start, note(start, lengths)
-
-
 def note(start: Start, lengths: Mapping[str, Lengths]) -> list[Note]:
+    """All notes on a start, with the lengths of each split."""
     trainable = count_parameters(start.loaded.model)["trainable"]
     return preflight.check(start.recipe, start.splits, lengths, trainable)
 
