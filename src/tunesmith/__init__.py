@@ -74,7 +74,7 @@ def run(recipe: Recipe | str | None = None, **settings: Any) -> Run:
 
 def check(recipe: Recipe | str | None = None, **settings: Any) -> tuple[list[Note], list[Choice], Recipe]:
     """Everything that can be said before training: notes, what `auto` came to, and the recipe without `auto`."""
-    from tunesmith.run import check as check_recipe_only
+    from tunesmith.checking import check as check_recipe_only
 
     return check_recipe_only(_recipe(recipe, settings))
 

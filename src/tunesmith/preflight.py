@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import struct
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -19,10 +19,10 @@ from tunesmith.checkpoints import KEEP
 from tunesmith.data import checks
 from tunesmith.data.loading import Splits
 from tunesmith.devices import Devices, memory_bytes
+from tunesmith.lengths import Lengths
 from tunesmith.models.references import Base
 from tunesmith.recipe import Recipe
 from tunesmith.recipe.methods import KINDS as METHOD_KINDS
-from tunesmith.tasks.contract import Example, length_of
 
 HOWARD = "Howard and Ruder 2018, arXiv:1801.06146"
 DEVLIN = "Devlin et al. 2019, arXiv:1810.04805, appendix A.3"
@@ -267,24 +267,21 @@ def total_steps(recipe: Recipe, num_rows: int) -> int:
     return max(1, round(recipe.train.epochs * math.ceil(num_rows / recipe.train.batch_size)))
 
 
-def check(
-    recipe: Recipe, splits: Splits, examples: dict[str, Sequence[Example]], cut_rows: dict[str, int], trainable: int
-) -> list[Note]:
+def check(recipe: Recipe, splits: Splits, lengths: Mapping[str, Lengths], trainable: int) -> list[Note]:
     """All notes on a resolved recipe and its rows.
 
     Args:
-        examples: encoded rows of each split.
-        cut_rows: how many rows of each split were longer than `train.max_length`.
+        lengths: of each split, what encoding says of its rows.
         trainable: how many numbers would move.
     """
     return [
         *_on_reading(splits),
         *_on_size(recipe, splits, trainable),
         *_on_rows(recipe, splits),
-        *_on_lengths(recipe, splits, cut_rows),
+        *_on_lengths(recipe, lengths),
         *_on_settings(recipe, trainable),
         *_on_disk(recipe, trainable),
-        *_on_bare_rows(examples),
+        *_on_bare_rows(lengths),
     ]
 
 
@@ -324,13 +321,19 @@ def _on_rows(recipe: Recipe, splits: Splits) -> Iterator[Note]:
         yield Note(found.code, found.level, found.message, where, found.remedy, found.source, found.count, places)
 
 
-def _on_lengths(recipe: Recipe, splits: Splits, cut_rows: dict[str, int]) -> Iterator[Note]:
-    for name, many in cut_rows.items():
-        if many:
-            share = many / len(getattr(splits, name))
-            level = "warn" if share > TRUNCATED_WARNING else "info"
-            message = f"{many} {name} rows ({share:.1%}) are longer than {recipe.train.max_length} tokens: "
-            yield Note("truncated", level, message + "their ends are cut off", remedy="train.max_length", count=many)
+def _on_lengths(recipe: Recipe, lengths: Mapping[str, Lengths]) -> Iterator[Note]:
+    for name, found in lengths.items():
+        if found.cut:
+            share = found.cut_share
+            assert share.value is not None
+            many = round(share.value * found.rows)
+            told = f"{many} {name} rows ({share.value:.1%})"
+            if found.is_sampled:
+                told = f"about {many:,} {name} rows ({share.value:.1%}; by a sample of {found.encoded:,} of them, "
+                told += f"95 % interval {share.low:.1%} to {share.high:.1%})"
+            level = "warn" if share.value > TRUNCATED_WARNING else "info"
+            message = f"{told} are longer than {recipe.train.max_length} tokens: their ends are cut off"
+            yield Note("truncated", level, message, remedy="train.max_length", count=many)
 
 
 def _on_settings(recipe: Recipe, trainable: int) -> Iterator[Note]:
@@ -357,9 +360,8 @@ def _on_disk(recipe: Recipe, trainable: int) -> Iterator[Note]:
         yield Note("disk", "stop", message, where=recipe.output, remedy="free some space or choose another output")
 
 
-def _on_bare_rows(examples: dict[str, Sequence[Example]]) -> Iterator[Note]:
-    for name, encoded in examples.items():
-        bare = sum(length_of(example) <= 2 for example in encoded)
-        if bare:
-            message = f"{bare} {name} rows have no tokens beside special ones: the model sees nothing of them"
-            yield Note("no-tokens", "warn", message, count=bare)
+def _on_bare_rows(lengths: Mapping[str, Lengths]) -> Iterator[Note]:
+    for name, found in lengths.items():
+        if found.bare:
+            message = f"{found.bare} {name} rows have no tokens beside special ones: the model sees nothing of them"
+            yield Note("no-tokens", "warn", message, count=found.bare)

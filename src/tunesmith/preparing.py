@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from tunesmith.data.rows import Row
 from tunesmith.devices import Devices, seed_everything
 from tunesmith.errors import DataError, Fault, ResourceError
 from tunesmith.fitting import Voice
+from tunesmith.lengths import Lengths, count_lengths
 from tunesmith.models.layers import count_parameters
 from tunesmith.models.loaded import Loaded
 from tunesmith.models.references import Base, find_base
@@ -28,8 +29,8 @@ SHOWN_ROWS = 8
 
 
 @dataclass
-class Work:
-    """The things of a run. `recipe` has no `auto` left."""
+class Start:
+    """What is settled before any row is encoded. `recipe` has no `auto` left; `choices` says what each came to."""
 
     recipe: Recipe
     devices: Devices
@@ -38,9 +39,20 @@ class Work:
     method: Any
     base: Base
     loaded: Loaded
+    choices: list[Choice]
+
+    @property
+    def limit(self) -> Limit:
+        assert isinstance(self.recipe.train.max_length, int)
+        return Limit(self.recipe.train.max_length, self.recipe.train.long_text)
+
+
+@dataclass
+class Work(Start):
+    """The things of a run."""
+
     examples: dict[str, list[Example]]
     cut_rows: dict[str, int]
-    choices: list[Choice]
     notes: list[Note]
 
     @property
@@ -49,7 +61,19 @@ class Work:
 
 
 def prepare(recipe: Recipe, devices: Devices, voice: Voice) -> Work:
-    """Read, split, encode, load, apply the method, resolve every `auto`, and note what there is to note."""
+    """Read, split, load, apply the method, resolve every `auto`, encode, and note what there is to note."""
+    start = settle(recipe, devices, voice)
+    voice.stage("encoding the rows")
+    task, processor, limit = start.task, start.loaded.processor, start.limit
+    splits = start.splits.named()
+    examples = {name: task.encode(rows, processor, limit) for name, rows in splits.items()}
+    lengths = {name: count_lengths(rows, examples[name], task, processor, limit) for name, rows in splits.items()}
+    cut_rows = {name: found.cut for name, found in lengths.items()}
+    return Work(**vars(start), examples=examples, cut_rows=cut_rows, notes=note(start, lengths))
+
+
+def settle(recipe: Recipe, devices: Devices, voice: Voice) -> Start:
+    """Read, split, load, apply the method, resolve every `auto`."""
     voice.stage("reading the data")
     unknown = recipe.task.target == "auto"
     settled = recipe.task.settled(column_names(recipe.data.train) if unknown else (), recipe.data.columns)
@@ -65,18 +89,13 @@ def prepare(recipe: Recipe, devices: Devices, voice: Voice) -> Work:
     rewrites.require_fitting(recipe.train.rewrites, loaded)
     method = methods.build(recipe.method)
     apply_method(method, loaded, recipe.seed, devices)
-    voice.stage("encoding the rows")
-    choices = task_choices + choices
-    assert isinstance(recipe.train.max_length, int)
-    limit = Limit(recipe.train.max_length, recipe.train.long_text)
-    examples = {name: task.encode(rows, loaded.processor, limit) for name, rows in splits.named().items()}
-    cut_rows = {
-        name: task.count_cut(splits.named()[name], encoded, loaded.processor, limit)
-        for name, encoded in examples.items()
-    }
-    trainable = count_parameters(loaded.model)["trainable"]
-    notes = preflight.check(recipe, splits, examples, cut_rows, trainable)
-    return Work(recipe, devices, splits, task, method, base, loaded, examples, cut_rows, choices, notes)
+    return Start(recipe, devices, splits, task, method, base, loaded, task_choices + choices)
+
+
+def note(start: Start, lengths: Mapping[str, Lengths]) -> list[Note]:
+    """All notes on a start, with the lengths of each split."""
+    trainable = count_parameters(start.loaded.model)["trainable"]
+    return preflight.check(start.recipe, start.splits, lengths, trainable)
 
 
 def apply_method(method: Any, loaded: Loaded, seed: int, devices: Devices) -> None:

@@ -21,7 +21,7 @@ from tunesmith.judging import fit_baselines, judge_run, score_validation
 from tunesmith.models.layers import count_parameters
 from tunesmith.models.references import CARD, find_base
 from tunesmith.open import Run
-from tunesmith.preflight import Choice, Note, total_steps
+from tunesmith.preflight import total_steps
 from tunesmith.preparing import Work, apply_method, describe_data, prepare, refuse_stops
 from tunesmith.recipe import Recipe, is_path
 from tunesmith.recipe.reading import read_recipe, write_recipe
@@ -31,14 +31,6 @@ from tunesmith.rewrites import try_out
 from tunesmith.trackers import Trackers, require_installed
 
 SILENT = Voice()
-
-
-def check(recipe: Recipe) -> tuple[list[Note], list[Choice], Recipe]:
-    """Everything that can be said before training: notes, what `auto` came to, and the recipe without `auto`."""
-    require_installed(recipe.track)
-    devices = choose_devices(recipe.machine, recipe.train.precision)
-    work = prepare(recipe, devices, SILENT)
-    return work.notes, work.choices, work.recipe
 
 
 def run(recipe: Recipe, accept: Sequence[str] = (), voice: Voice = SILENT) -> Run:

@@ -235,6 +235,22 @@ NO_SUCH = [
 ]  # fmt: skip
 
 
+NUMBERS = [pattern for pattern in (*sensitive.SECRETS, *sensitive.PERSONAL) if pattern.digits > 1]
+
+
+@pytest.mark.parametrize("pattern", NUMBERS, ids=lambda pattern: f"{pattern.kind}-{pattern.digits}")
+@given(st.data())
+@settings(deadline=None, max_examples=100)
+def test_no_filter_stands_before_a_number_that_matches(pattern: sensitive.Pattern, data: st.DataObject) -> None:
+    """Texts that are passed over by their digits have no match: whatever the gaps a number is written with."""
+    characters = st.characters(codec="ascii", exclude_characters="\n")
+    number = data.draw(st.from_regex(pattern.pattern, alphabet=characters)).strip()
+    match = pattern.pattern.search(number)
+    assume(match is not None and sum(map(str.isdigit, match.group())) >= pattern.digits)  # as its proof asks
+    texts = ["1 one", f"so {number} it is", "2"]
+    assert (pattern, 1) in list(sensitive._candidates(texts, [pattern]))
+
+
 @pytest.mark.parametrize("kind", HIDDEN)
 def test_each_kind_is_found_in_the_middle_of_a_sentence(kind: str) -> None:
     for hidden in HIDDEN[kind]:

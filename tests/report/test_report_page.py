@@ -81,7 +81,7 @@ def test_mean_of_class_f1_is_macro_f1(report):
 
 
 def test_wilson_is_the_published_interval():
-    from tunesmith.report.classes import wilson
+    from tunesmith.shares import wilson
 
     found = wilson(81, 263)  # Newcombe 1998, Statistics in Medicine 17, table I, method 3
     assert (round(found.low, 4), round(found.high, 4)) == (0.2553, 0.3662)

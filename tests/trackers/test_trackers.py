@@ -18,12 +18,13 @@ import pytest
 from expected import expected, left_behind
 
 from tunesmith import trackers
+from tunesmith.checking import check
 from tunesmith.errors import RecipeError
 from tunesmith.fitting import Voice
 from tunesmith.folder import RunFolder, lines
 from tunesmith.recipe import Recipe
 from tunesmith.recipe.reading import write_recipe
-from tunesmith.run import check, resume, run
+from tunesmith.run import resume, run
 from tunesmith.trackers.libraries import TRACKERS
 
 Behave = Callable[[str], None]

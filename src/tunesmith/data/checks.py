@@ -16,7 +16,7 @@ from statistics import median
 import numpy as np
 
 from tunesmith.data import near, sensitive
-from tunesmith.data.rows import Row, input_key, normalised
+from tunesmith.data.rows import Row, input_keys, normalised
 from tunesmith.recipe.tasks import Column
 
 LEE = "Lee et al. 2022, arXiv:2107.06499"
@@ -77,7 +77,7 @@ def find_all(
         target_of: what a row's answer is, where equal inputs with different answers contradict each other; None
             where a row has no such answer. Checks that need labels leave those rows out.
     """
-    keys = {name: [input_key(row, columns) for row in rows] for name, rows in splits.items()}
+    keys = {name: input_keys(rows, columns) for name, rows in splits.items()}
     labels = {name: [target_of(row) for row in rows] for name, rows in splits.items()}
     inputs = [column.name for column in columns if column.is_input]
     texts = {name: [_text(row, inputs) for row in rows] for name, rows in splits.items()}

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from tunesmith.data.rows import Row, input_key
+from tunesmith.data.rows import Row, input_keys
 from tunesmith.data.sources import Reading, describe_file, files_of, raw_rows, read_source, stop_or_skip
 from tunesmith.data.splits import overlap, split_rows, take
 from tunesmith.errors import DataError, Fault
@@ -105,8 +105,8 @@ def load_splits(data: Data, columns: Sequence[Column], slices: Sequence[str] = (
 def hash_of(rows: Sequence[Row], columns: Sequence[Column]) -> str:
     """A hash of a split's rows in order: the same rows give the same hash on any machine."""
     digest = hashlib.sha256()
-    for row in rows:
-        digest.update(input_key(row, columns).encode("utf-8", "surrogatepass") + b"\x1e")
+    for row, key in zip(rows, input_keys(rows, columns), strict=True):
+        digest.update(key.encode("utf-8", "surrogatepass") + b"\x1e")
         for column in columns:
             if not column.is_input:
                 digest.update(str(row.get(column.name)).encode("utf-8", "surrogatepass") + b"\x1e")

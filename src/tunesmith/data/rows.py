@@ -44,9 +44,14 @@ def normalised(text: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", folded).split())
 
 
+def input_keys(rows: Sequence[Row], columns: Sequence[Column]) -> list[str]:
+    """What makes rows duplicates: of each, the normalised content of the task's input columns."""
+    names = [column.name for column in columns if column.is_input]
+    return ["\x1f".join([normalised(str(row.values.get(name) or "")) for name in names]) for row in rows]
+
+
 def input_key(row: Row, columns: Sequence[Column]) -> str:
-    """What makes two rows duplicates: the normalised content of the task's input columns."""
-    return "\x1f".join(normalised(str(row.get(column.name) or "")) for column in columns if column.is_input)
+    return input_keys([row], columns)[0]
 
 
 def hash_share(key: str) -> float:

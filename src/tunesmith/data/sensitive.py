@@ -1,8 +1,8 @@
 """What should not be in the data: secrets and personal data, by kind and place. What was found is never handed on.
 
-Every pattern is asked only of texts that can hold it: those with one of its anchors, or with enough digits. Where a
-number proves itself by a checksum (cards, IBANs, most national ids) it must; other patterns ask for so much form that
-ordinary text does not meet it. So these are suspicions, and what has no form (names, diagnoses) is not found.
+Every pattern is asked only of texts that can hold it: those with one of its anchors, or with enough digits together.
+Where a number proves itself by a checksum (cards, IBANs, most national ids) it must; other patterns ask for so much
+form that ordinary text does not meet it. So these are suspicions, and what has no form (names, diagnoses) is not found.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -44,7 +44,8 @@ class Pattern:
 
     Attributes:
         anchors: lower-case pieces, one of which every match has; none where `digits` says enough.
-        digits: the fewest digits in a text with a match.
+        digits: the fewest digits in a match.
+        within: the most characters from the first to the last of so many digits, both included.
         proof: whether a match is one (a checksum, or a part that must be there).
     """
 
@@ -52,6 +53,7 @@ class Pattern:
     pattern: re.Pattern[str]
     anchors: tuple[str, ...] = ()
     digits: int = 0
+    within: int = 1
     proof: Callable[[str], bool] = _always
 
 
@@ -81,13 +83,28 @@ def _candidates(texts: Sequence[str], patterns: Sequence[Pattern]) -> Iterator[t
     joined = "\n".join(lowered) + "\n"
     begins = list(accumulate((len(text) + 1 for text in lowered), initial=0))
     letters = np.frombuffer(joined.encode("ascii", "replace"), dtype=np.uint8)  # one byte for each character
-    digits = np.add.reduceat(((letters >= ord("0")) & (letters <= ord("9"))).astype(np.int64), begins[:-1])
+    digits = np.flatnonzero((letters >= ord("0")) & (letters <= ord("9")))
+    row_of = np.searchsorted(begins, digits, side="right") - 1
     for pattern in patterns:
+        rows = range(len(texts)) if not pattern.digits else _rows_with_digits(pattern, digits, row_of)
         if pattern.anchors:
-            rows = sorted({row for anchor in pattern.anchors for row in _rows_with(anchor, joined, begins)})
-            yield from ((pattern, row) for row in rows if digits[row] >= pattern.digits)
-        else:
-            yield from ((pattern, int(row)) for row in np.flatnonzero(digits >= pattern.digits))
+            rows = {row for anchor in pattern.anchors for row in _rows_with(anchor, joined, begins)}.intersection(rows)
+        yield from ((pattern, row) for row in sorted(rows))
+
+
+def _rows_with_digits(pattern: Pattern, digits: np.ndarray, row_of: np.ndarray) -> Collection[int]:
+    """The rows with as many digits, as near to one another, as every match has.
+
+    Args:
+        digits: the places of all digits.
+        row_of: the row of each.
+    """
+    further = pattern.digits - 1
+    known = len(digits) - further
+    if known <= 0:
+        return ()
+    together = (digits[further:] - digits[:known] < pattern.within) & (row_of[further:] == row_of[:known])
+    return set(row_of[:known][together].tolist())
 
 
 def _rows_with(anchor: str, joined: str, begins: Sequence[int]) -> Iterator[int]:
@@ -217,7 +234,7 @@ SECRETS: tuple[Pattern, ...] = (
         re.compile(_WRITTEN),
         ("passw", "pwd", "secret", "key", "token"),
         1,
-        _is_written_secret,
+        proof=_is_written_secret,
     ),
 )
 
@@ -238,28 +255,41 @@ PERSONAL: tuple[Pattern, ...] = (
         re.compile(r"(?<![\w.+-])[A-Za-z0-9][\w.+-]{0,63}@(?:[A-Za-z0-9-]{1,63}\.){1,6}[A-Za-z]{2,24}(?![\w@])"),
         ("@",),
     ),
-    Pattern("phone number", re.compile(_PHONE), digits=8),
-    Pattern("IBAN", re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]){11,30}"), digits=8, proof=_is_iban),
+    Pattern("phone number", re.compile(_PHONE), digits=8, within=22),
+    Pattern("IBAN", re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]){11,30}"), digits=8, within=64, proof=_is_iban),
     Pattern(
-        "payment card number", re.compile(r"(?<![\w.,/-])\d(?:[ -]?\d){12,18}(?![\w-])"), digits=13, proof=_is_card
+        "payment card number",
+        re.compile(r"(?<![\w.,/-])\d(?:[ -]?\d){12,18}(?![\w-])"),
+        digits=13,
+        within=25,
+        proof=_is_card,
     ),
-    Pattern("IP address", re.compile(_IPV4), digits=7, proof=_is_address),
-    Pattern("IP address", re.compile(_IPV6), (":",), 2, _is_address),
-    Pattern("national id", re.compile(r"(?<![\w-])(?!000|666|9)\d{3}-(?!00)\d\d-(?!0000)\d{4}(?![\w-])"), digits=9),
-    Pattern("national id", re.compile(r"\b[A-CEGHJ-PR-TW-Z]{2} ?\d\d ?\d\d ?\d\d ?[A-D]\b"), digits=6),
-    Pattern("national id", re.compile(r"\b(?:\d{8}|[XYZ]-?\d{7})-?[A-HJ-NP-TV-Z]\b"), digits=7, proof=_is_dni),
-    Pattern("national id", re.compile(r"\b\d{3}\.\d{3}\.\d{3}-\d\d\b"), digits=11, proof=_is_cpf),
+    Pattern("IP address", re.compile(_IPV4), digits=7, within=10, proof=_is_address),
+    Pattern("IP address", re.compile(_IPV6), (":",), 2, 39, _is_address),
+    Pattern(
+        "national id",
+        re.compile(r"(?<![\w-])(?!000|666|9)\d{3}-(?!00)\d\d-(?!0000)\d{4}(?![\w-])"),
+        digits=9,
+        within=11,
+    ),
+    Pattern("national id", re.compile(r"\b[A-CEGHJ-PR-TW-Z]{2} ?\d\d ?\d\d ?\d\d ?[A-D]\b"), digits=6, within=8),
+    Pattern(
+        "national id", re.compile(r"\b(?:\d{8}|[XYZ]-?\d{7})-?[A-HJ-NP-TV-Z]\b"), digits=7, within=7, proof=_is_dni
+    ),
+    Pattern("national id", re.compile(r"\b\d{3}\.\d{3}\.\d{3}-\d\d\b"), digits=11, within=14, proof=_is_cpf),
     Pattern(
         "national id",
         re.compile(r"\b[12] ?\d\d ?(?:0[1-9]|1[0-2]) ?\d\d ?\d{3} ?\d{3} ?\d\d\b"),
         digits=15,
+        within=21,
         proof=_is_nir,
     ),
-    Pattern("national id", re.compile(r"\b[0-3]\d[01]\d{3}[+A-]\d{3}[0-9A-Y]\b"), digits=9, proof=_is_hetu),
+    Pattern("national id", re.compile(r"\b[0-3]\d[01]\d{3}[+A-]\d{3}[0-9A-Y]\b"), digits=9, within=10, proof=_is_hetu),
     Pattern(
         "national id",
         re.compile(r"(?<![\w-])(?:\d\d)?\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])[+-]\d{4}(?![\w-])"),
         digits=10,
+        within=11,
         proof=_is_personnummer,
     ),
 )

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 
-from tunesmith.data.rows import Row, hash_share, input_key
+from tunesmith.data.rows import Row, hash_share, input_keys
 from tunesmith.recipe.tasks import Column
 
 
@@ -32,20 +32,22 @@ def split_rows(
         salt: what sets this split's hashes apart from another's: of the rows that a first split kept, the second
             would find none below the same threshold.
     """
-    keys = [salt + (str(row.get(group)) if group else input_key(row, columns)) for row in rows]
+    keys = [str(row.get(group)) for row in rows] if group else input_keys(rows, columns)
+    keys = [salt + key for key in keys] if salt else keys
     held = {key for key in keys if hash_share(key) < share}
     if stratum is not None and share > 0:
-        held -= _last_of_each_class(rows, keys, held, stratum)
-        held |= _one_of_each_class(rows, keys, held, stratum)
+        keys_of = _keys_of_classes(rows, keys, stratum)
+        held -= _last_of_each_class(keys_of, held)
+        held |= _one_of_each_class(keys_of, held)
     kept = [row for row, key in zip(rows, keys, strict=True) if key not in held]
     return kept, [row for row, key in zip(rows, keys, strict=True) if key in held]
 
 
-def _last_of_each_class(rows: Sequence[Row], keys: Sequence[str], held: set[str], stratum: str) -> set[str]:
+def _last_of_each_class(keys_of: dict[str, set[str]], held: set[str]) -> set[str]:
     """Of each class of two or more that the threshold holds back whole, the key with the largest hash."""
     back: set[str] = set()
-    for mine in _keys_of_classes(rows, keys, stratum).values():
-        if len(mine) >= 2 and mine <= held - back:
+    for mine in keys_of.values():
+        if len(mine) >= 2 and mine <= held and mine.isdisjoint(back):
             back.add(max(mine, key=lambda key: (hash_share(key), key)))
     return back
 
@@ -59,11 +61,10 @@ def _keys_of_classes(rows: Sequence[Row], keys: Sequence[str], stratum: str) -> 
     return {label: keys_of[label] for label in sorted(keys_of)}
 
 
-def _one_of_each_class(rows: Sequence[Row], keys: Sequence[str], held: set[str], stratum: str) -> set[str]:
-    keys_of = _keys_of_classes(rows, keys, stratum)
+def _one_of_each_class(keys_of: dict[str, set[str]], held: set[str]) -> set[str]:
     given: set[str] = set()
     for mine in keys_of.values():
-        if len(mine) < 2 or mine & (held | given):
+        if len(mine) < 2 or not (mine.isdisjoint(held) and mine.isdisjoint(given)):
             continue
         for key in sorted(mine, key=lambda key: (hash_share(key), key)):
             # a group can hold several classes: never take the last one that another class has left to train on
@@ -78,13 +79,14 @@ def take(rows: Sequence[Row], limit: int | None, columns: Sequence[Column]) -> l
     """At most `limit` rows, chosen by hash (so that a larger limit contains a smaller one), in file order."""
     if limit is None or len(rows) <= limit:
         return list(rows)
-    ranked = sorted(
-        range(len(rows)), key=lambda index: (hash_share("limit\x1f" + input_key(rows[index], columns)), index)
-    )
+    keys = input_keys(rows, columns)
+    ranked = sorted(range(len(rows)), key=lambda index: (hash_share("limit\x1f" + keys[index]), index))
     return [rows[index] for index in sorted(ranked[:limit])]
 
 
 def overlap(rows: Sequence[Row], others: Sequence[Row], columns: Sequence[Column]) -> list[int]:
     """Indices of `rows` whose normalised input also occurs in `others`."""
-    known = {input_key(row, columns) for row in others}
-    return [index for index, row in enumerate(rows) if input_key(row, columns) in known]
+    if not rows:
+        return []
+    known = set(input_keys(others, columns))
+    return [index for index, key in enumerate(input_keys(rows, columns)) if key in known]

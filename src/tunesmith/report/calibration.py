@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from tunesmith.report import wording
-from tunesmith.report.classes import Share, wilson
 from tunesmith.report.drawing import FIT, HELD, QUIET, Chart, legend, new_figure, new_pair, styled, thin, to_svg
 from tunesmith.report.record import Record, Score
+from tunesmith.shares import Share, wilson
 
 BINS = 15
 """As many as the calibration error has."""

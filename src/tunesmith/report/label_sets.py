@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tunesmith.report.classes import Share, wilson
 from tunesmith.report.record import Record
+from tunesmith.shares import Share, wilson
 
 MOST_LABELS = 15
 

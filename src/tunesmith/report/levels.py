@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tunesmith.report.classes import Share, wilson
 from tunesmith.report.record import Record, Score
+from tunesmith.shares import Share, wilson
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tunesmith.report import wording
-from tunesmith.report.classes import Z95
 from tunesmith.report.drawing import FIT, HELD, QUIET, Chart, legend, new_figure, styled, to_svg
 from tunesmith.report.record import Record, Score
+from tunesmith.shares import Z95
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

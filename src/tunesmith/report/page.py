@@ -10,7 +10,7 @@ from typing import Any
 from tunesmith.report import wording
 from tunesmith.report.calibration import calibration
 from tunesmith.report.card import score_rows, settings
-from tunesmith.report.classes import ClassScore, Share, class_scores, confusions, top_confusions
+from tunesmith.report.classes import ClassScore, class_scores, confusions, top_confusions
 from tunesmith.report.drawing import Chart
 from tunesmith.report.findings import SHOWN, find_all, find_overfitting, headline, note_text
 from tunesmith.report.label_sets import slips, thresholds
@@ -21,6 +21,7 @@ from tunesmith.report.rails import ScoreTable, score_table
 from tunesmith.report.record import Record, without_folders
 from tunesmith.report.rendering import render
 from tunesmith.report.slices import slice_tables
+from tunesmith.shares import Share
 
 MOST_CELLS = 20
 """Up to this many classes the whole confusion matrix is shown, above it the commonest mistakes."""
