@@ -13,6 +13,7 @@ from tunesmith.audits.suspects import find_suspects
 from tunesmith.audits.verdict import NOT_JUDGED, judge
 from tunesmith.baselines import Baseline, Majority, NearestNeighbours, Tfidf, embed
 from tunesmith.data.rows import Row
+from tunesmith.data.sensitive import mask, mask_all
 from tunesmith.evaluation import RESAMPLES, as_predictions, predict, score
 from tunesmith.fitting import Voice
 from tunesmith.folder import RunFolder
@@ -181,11 +182,12 @@ def _worst(work: Work, predictions: Sequence[Prediction], rows: Sequence[Row]) -
 
 
 def _shown_row(row: Row, prediction: Prediction) -> dict[str, Any]:
+    """A row and its answer for people to read."""
     return {
         "where": row.where,
-        "text": " | ".join(str(row[name]) for name in ("text", "text_pair") if row.get(name)),
-        "gold": prediction.gold,
-        "answer": prediction.answer,
+        "text": mask(" | ".join(str(row[name]) for name in ("text", "text_pair") if row.get(name))),
+        "gold": mask_all(prediction.gold),
+        "answer": mask_all(prediction.answer),
         "score": prediction.score,
     }
 

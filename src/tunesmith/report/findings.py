@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+from tunesmith.data.sensitive import mask
 from tunesmith.report import wording
 from tunesmith.report.classes import class_scores
 from tunesmith.report.record import Record, without_folders
@@ -235,7 +236,7 @@ def _on_classes(record: Record) -> Iterator[Finding]:
     lost = [score.label for score in class_scores(record.predictions) if score.support and not score.recall.value]
     if lost:
         many = len({row["gold"] for row in record.predictions})
-        named = f"{', '.join(lost[:5])}{' and others' if len(lost) > 5 else ''}"
+        named = f"{', '.join(map(mask, lost[:5]))}{' and others' if len(lost) > 5 else ''}"
         text = f"{len(lost)} of {many} classes were not answered right in a single row: {named}."
         yield Finding(BAD, "Classes that are never found", text)
 

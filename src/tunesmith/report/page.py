@@ -172,6 +172,7 @@ def _first_row(row: dict[str, Any]) -> dict[str, Any]:
         "tokens": tokens[:MOST_TOKENS],
         "hidden": hidden,
         "label": _said(row["label"]),
+        "masked": row.get("masked", False),
     }
 
 
