@@ -11,7 +11,7 @@ from tunesmith.recipe import Recipe, methods, tasks
 from tunesmith.recipe.base import Settings
 
 PAGE = Path(__file__).with_name("recipe.md")
-SECTIONS = ("data", "train", "judge", "machine")
+SECTIONS = ("data", "train", "judge", "deploy", "machine")
 
 
 def reference() -> str:

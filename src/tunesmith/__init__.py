@@ -14,10 +14,23 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tunesmith.open import Run
     from tunesmith.preflight import Choice, Note
-    from tunesmith.recipe import Data, Full, Head, Judge, LastLayers, Lora, Machine, Recipe, TextClassification, Train
+    from tunesmith.recipe import (
+        Data,
+        Deploy,
+        Full,
+        Head,
+        Judge,
+        LastLayers,
+        Lora,
+        Machine,
+        Recipe,
+        TextClassification,
+        Train,
+    )
 
 __all__ = [
     "Data",
+    "Deploy",
     "Full",
     "Head",
     "Judge",

@@ -8,11 +8,14 @@ from functools import partial
 from typing import Any
 
 from tunesmith import folder as folders
+from tunesmith import footprint
 from tunesmith.audits import cost, slices
+from tunesmith.audits.budgets import find_budgets, with_budgets
 from tunesmith.audits.suspects import find_suspects
 from tunesmith.audits.verdict import NOT_JUDGED, judge
 from tunesmith.baselines import Baseline, Majority, NearestNeighbours, Tfidf, embed
 from tunesmith.data.rows import Row
+from tunesmith.data.sensitive import mask, mask_all
 from tunesmith.evaluation import RESAMPLES, as_predictions, predict, score
 from tunesmith.fitting import Voice
 from tunesmith.folder import RunFolder
@@ -126,8 +129,9 @@ def judge_run(work: Work, folder: RunFolder, baselines: Mapping[str, Fitted], de
     scores |= _slices(work, kept[split], split, primary)
     folders.write_json(folder.scores, scores)
     verdict = judge(primary, work.recipe.judge.min_gain, split, tuned[split], theirs)
-    folders.write_json(folder.verdict, verdict)
-    folders.write_json(folder.audits, {"cost": _cost(work, folder, split), "not_judged": list(NOT_JUDGED)})
+    spent = _cost(work, folder, split)
+    folders.write_json(folder.verdict, with_budgets(verdict, find_budgets(work.recipe.deploy, spent)))
+    folders.write_json(folder.audits, {"cost": spent, "not_judged": list(NOT_JUDGED)})
     shown = folders.read_json(folder.data)
     shown["worst_errors"] = _worst(work, kept[split], getattr(work.splits, split))
     if work.recipe.task.target in ("label", "path"):
@@ -181,11 +185,12 @@ def _worst(work: Work, predictions: Sequence[Prediction], rows: Sequence[Row]) -
 
 
 def _shown_row(row: Row, prediction: Prediction) -> dict[str, Any]:
+    """A row and its answer for people to read."""
     return {
         "where": row.where,
-        "text": " | ".join(str(row[name]) for name in ("text", "text_pair") if row.get(name)),
-        "gold": prediction.gold,
-        "answer": prediction.answer,
+        "text": mask(" | ".join(str(row[name]) for name in ("text", "text_pair") if row.get(name))),
+        "gold": mask_all(prediction.gold),
+        "answer": mask_all(prediction.answer),
         "score": prediction.score,
     }
 
@@ -196,4 +201,12 @@ def _cost(work: Work, folder: RunFolder, split: str) -> dict[str, Any]:
         **cost.answering_cost(work.loaded, work.task, work.examples[split], work.devices),
         "peak_memory_bytes": cost.peak_memory_bytes(),
         "model_bytes": cost.folder_bytes(folder.model),
+        **(_memory_of_answering(work, folder, split) if work.recipe.deploy.memory_mb is not None else {}),
     }
+
+
+def _memory_of_answering(work: Work, folder: RunFolder, split: str) -> dict[str, Any]:
+    """Of the longest rows: they need the most. Costs the start of a process, so only a budget asks for it."""
+    rows, examples = getattr(work.splits, split), work.examples[split]
+    longest = sorted(range(len(rows)), key=lambda index: -length_of(examples[index]))
+    return footprint.measure(folder, [rows[index] for index in longest], work.recipe.machine, work.devices.threads)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy as np
 from tunesmith import methods, preflight, rewrites, tasks
 from tunesmith.data.batches import Order
 from tunesmith.data.loading import Splits, column_names, load_splits
-from tunesmith.data.rows import Row
+from tunesmith.data.sensitive import mask_all, mask_names
 from tunesmith.devices import Devices, seed_everything
 from tunesmith.errors import DataError, Fault, ResourceError
 from tunesmith.fitting import Voice
@@ -127,12 +127,15 @@ def refuse_stops(notes: Sequence[Note], accepted: Sequence[str]) -> None:
 
 
 def describe_data(work: Work) -> dict[str, Any]:
-    """What the report shows of the data before training: sizes, labels, lengths, the first batch."""
+    """What the report shows of the data before training: sizes, labels, lengths, the first batch. Nobody sees in it
+    what looks like personal data or a secret."""
+    golds = {name: [work.task.gold(row) for row in rows] for name, rows in work.splits.named().items()}
+    names = _shown_labels(golds)
     return {
         "splits": {
             name: {
                 "rows": len(rows),
-                **_describe_targets(work, rows),
+                **_describe_targets(work, golds[name], names),
                 "lengths": sorted(Counter(length_of(example) for example in work.examples[name]).items()),
                 "cut": work.cut_rows[name],
             }
@@ -147,22 +150,36 @@ def describe_data(work: Work) -> dict[str, Any]:
     }
 
 
-def _describe_targets(work: Work, rows: Sequence[Row]) -> dict[str, Any]:
+def _shown_labels(golds: Mapping[str, Sequence[Any]]) -> dict[str, str]:
+    """Every label of any split as people may read it: one name for each, in all splits."""
+    given = (gold for mine in golds.values() for gold in mine)
+    labels = {label for gold in given for label in (gold if isinstance(gold, list) else [gold])}
+    return mask_names(sorted(label for label in labels if isinstance(label, str)))
+
+
+def _describe_targets(work: Work, golds: Sequence[Any], names: Mapping[str, str]) -> dict[str, Any]:
     """How often each label occurs; for a number, its quantiles."""
-    golds = [work.task.gold(row) for row in rows]
     if work.recipe.task.target == "score":
         points = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
         return {"labels": {}, "quantiles": {str(point): float(np.quantile(golds, point)) for point in points}}
     labels = (label for gold in golds for label in (gold if isinstance(gold, list) else [gold]))
-    return {"labels": dict(sorted(Counter(labels).items()))}
+    return {"labels": {names[label]: count for label, count in sorted(Counter(labels).items())}}
 
 
 def first_batch(work: Work) -> list[dict[str, Any]]:
     """Rows of the first step: where each stands, its tokens as the model gets them, and what it is to learn."""
     order = Order(len(work.examples["train"]), work.recipe.train.batch_size, work.recipe.seed)
-    shown = []
-    for index in order.rows_of(1)[:SHOWN_ROWS]:
-        tokens = work.loaded.processor.convert_ids_to_tokens(work.examples["train"][index]["input_ids"])
-        row = work.splits.train[index]
-        shown.append({"where": row.where, "tokens": tokens, "label": work.task.gold(row)})
-    return shown
+    return [_shown_example(work, index) for index in order.rows_of(1)[:SHOWN_ROWS]]
+
+
+def _shown_example(work: Work, index: int) -> dict[str, Any]:
+    """An encoded training row for people to read. One that holds what nobody should see is encoded once more with
+    that masked: no tokenizer tells reliably which tokens a piece of the text became."""
+    row, example = work.splits.train[index], work.examples["train"][index]
+    inputs = [column.name for column in work.recipe.task.columns if column.is_input]
+    masked = replace(row, values={**row.values, **{name: mask_all(row.get(name)) for name in inputs}})
+    hides = any(masked.get(name) != row.get(name) for name in inputs)
+    if hides:
+        [example] = work.task.encode([masked], work.loaded.processor, work.limit)
+    tokens = work.loaded.processor.convert_ids_to_tokens(example["input_ids"])
+    return {"where": row.where, "tokens": tokens, "label": mask_all(work.task.gold(row)), "masked": hides}

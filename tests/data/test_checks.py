@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+import time
 import unicodedata
 from collections import Counter
 
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from planted import BANKING, COLUMNS, HIDDEN, Planted, as_rows, banking, clean, plant
+from planted import BANKING, COLUMNS, HIDDEN, ORDINARY, Planted, as_rows, banking, clean, plant
 from tunesmith.data import checks, near, sensitive
 from tunesmith.data.checks import Finding, find_all, label_of
 from tunesmith.data.rows import Row, normalised
@@ -277,6 +278,64 @@ def test_a_label_that_holds_an_address_is_not_repeated() -> None:
     address = HIDDEN["e-mail address"][0]
     assert address not in checks.shown(address) and checks.shown("plain") == "'plain'"
     assert len(checks.shown("long " * 50)) < 50
+
+
+@pytest.mark.parametrize("kind", HIDDEN)
+def test_each_kind_is_masked_and_the_rest_is_kept(kind: str) -> None:
+    for hidden in HIDDEN[kind]:
+        bare = hidden.removesuffix(" please")
+        masked = sensitive.mask(f"Hello, mine is {bare}, thank you.")
+        assert masked.startswith("Hello, mine is ") and f"[{kind}]" in masked and bare not in masked
+        assert kind == "private key" or masked.endswith(", thank you.")
+        assert sensitive.find([masked]) == {}
+
+
+HARMLESS = [text for text in (*NO_SUCH, *ORDINARY) if "0532" not in text]  # a phone number may begin inside of that one
+
+
+@pytest.mark.parametrize("text", HARMLESS)
+def test_what_is_no_suspect_is_shown_as_it_is(text: str) -> None:
+    assert sensitive.mask(f"it says {text} there") == f"it says {text} there"
+
+
+CARD, IBAN, PHONE = HIDDEN["payment card number"][0], HIDDEN["IBAN"][0], HIDDEN["phone number"][2]
+KEY = HIDDEN["private key"][0]
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        (f"{CARD} 12/26", "[payment card number] 12/26"),
+        (f"5 {CARD}", "5 [payment card number]"),
+        (f"to {IBAN} NOW AND OK", "to [IBAN] NOW AND OK"),
+        (f"{PHONE} {PHONE}", "[phone number]"),
+        (f"{PHONE}, {PHONE}", "[phone number], [phone number]"),
+        (f"room 5 {PHONE}", "room 5 [phone number]"),
+        (f"{CARD} {PHONE}", "[payment card number] [phone number]"),
+        (f"a {KEY}\nqwertz\n{KEY.splitlines()[0].replace('BEGIN', 'END')} b", "a [private key] b"),
+        (f"a {KEY}\nqwertz and so on", "a [private key]"),
+        (f"hf{'_' + 'a1' * 300}, b", "[API token], b"),
+        ("ftp://me:p@ss" + "w0rd@host/x", "ftp[password in a URL]host/x"),
+        ("x" + "@y.org,z" + "@y.org", "[e-mail address],[e-mail address]"),
+    ],
+)
+def test_all_of_it_is_masked_and_no_more(text: str, masked: str) -> None:
+    assert sensitive.mask(text) == masked
+
+
+def test_masking_takes_time_in_proportion() -> None:
+    """A text made to hold very much of it costs no more for each letter."""
+    began = time.perf_counter()
+    for piece in (f"{PHONE} ", f"{CARD} ", "eyJaaaaaaaa.", "sk-", "4111 ", "a@"):
+        sensitive.mask(piece * (50_000 // len(piece)))
+    assert time.perf_counter() - began < 20
+
+
+def test_names_that_become_the_same_are_numbered() -> None:
+    one, other = HIDDEN["e-mail address"]
+    shown = {one: "[e-mail address]", "card": "card", other: "[e-mail address] (2)"}
+    assert sensitive.mask_names([one, "card", other]) == shown
+    assert sensitive.mask_all([one, 2.5, "card"]) == ["[e-mail address]", 2.5, "card"]
 
 
 # by size

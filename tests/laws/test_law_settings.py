@@ -97,6 +97,15 @@ def rows_of(split: str) -> Check:
     return manifest("data", split, "rows_sha256")
 
 
+def budget(key: str, kept: bool) -> Check:
+    """The verdict judges this budget, and says no where it is broken."""
+    return lambda plain, changed: (
+        plain.verdict["budgets"] == []
+        and [(found["key"], found["kept"]) for found in changed.verdict["budgets"]] == [(key, kept)]
+        and (changed.verdict["ship"] is False) == (not kept)
+    )
+
+
 def refuses(error: type[TunesmithError]) -> type[TunesmithError]:
     return error
 
@@ -223,6 +232,8 @@ TABLE: dict[str, Row] = {
             {value["rows"] for value in changed.scores["slices"]["case"].values()} and not plain.scores["slices"]
         ),
     ),
+    "deploy.latency_ms": Row({"deploy": {"latency_ms": 1e-6}}, budget("deploy.latency_ms", kept=False)),
+    "deploy.memory_mb": Row({"deploy": {"memory_mb": 10**9}}, budget("deploy.memory_mb", kept=True)),
     "machine.device": Row({"machine": {"device": ABSENT}}, refuses(RecipeError)),
     "machine.threads": Row({"machine": {"threads": 2}}, manifest("threads", equals=2)),
     "machine.micro_batch_tokens": Row({"machine": {"micro_batch_tokens": 1}}, weights),  # dropout is on

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from tunesmith.data.rows import Row
+from tunesmith.data.sensitive import mask_names
 from tunesmith.evaluation import score
 from tunesmith.tasks.contract import Prediction
 from tunesmith.tasks.metrics import Measure
@@ -26,14 +27,17 @@ Slices = dict[str, dict[str, Any]]
 def by_columns(
     columns: Sequence[str], rows: Sequence[Row], predictions: Sequence[Prediction], measures: Measures, metric: str
 ) -> dict[str, Slices]:
-    """Slices by each column: its commonest values, largest first; the rest of them joined."""
+    """Slices by each column: its commonest values, largest first; the rest of them joined. A value may be an address:
+    it is named as people may read it."""
     found = {}
     for column in columns:
         values = [_named(rows[prediction.row].get(column)) for prediction in predictions]
         sizes = sorted(Counter(values).items(), key=lambda item: (-item[1], item[0]))
         kept = {value for value, _ in sizes[:MOST_VALUES]}
         names = [value if value in kept else REST for value in values]
-        found[column] = _scored(names, predictions, measures, metric)
+        scored = _scored(names, predictions, measures, metric)
+        shown = mask_names(scored)
+        found[column] = {shown[name]: part for name, part in scored.items()}
     return found
 
 

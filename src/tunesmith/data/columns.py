@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tunesmith.data.json_text import JsonFault, parse
+from tunesmith.data.sensitive import mask
 from tunesmith.errors import DataError, Fault
 from tunesmith.recipe.tasks import Column
 
@@ -76,8 +77,9 @@ def _parts(theirs: str, column: Column, found: Sequence[str]) -> tuple[str, ...]
 
 
 def listing(names: Sequence[str], most: int = 30) -> str:
-    """Column names for a message; a file may have thousands, or names of any length."""
-    shown = [name if len(name) <= 60 else f"{name[:57]}..." for name in names[:most]]
+    """Column names for a message; a file may have thousands, names of any length, or a row where names should be."""
+    masked = [mask(name) for name in names[:most]]
+    shown = [name if len(name) <= 60 else f"{name[:57]}..." for name in masked]
     return (", ".join(shown) or "none") + (f" and {len(names) - most:,} more" if len(names) > most else "")
 
 
@@ -188,6 +190,7 @@ def _number_cell(value: Any) -> tuple[Any, str]:
 
 
 def _shown(text: str) -> str:
+    text = mask(text)  # before it is cut: half a number proves nothing, and would stay
     return repr(text if len(text) <= 40 else f"{text[:37]}...")
 
 

@@ -1,4 +1,5 @@
-"""What should not be in the data: secrets and personal data, by kind and place. What was found is never handed on.
+"""What should not be in the data: secrets and personal data, by kind and place. What was found is never handed on: a
+text that is written for people goes through `mask` first.
 
 Every pattern is asked only of texts that can hold it: those with one of its anchors, or with enough digits together.
 Where a number proves itself by a checksum (cards, IBANs, most national ids) it must; other patterns ask for so much
@@ -10,13 +11,17 @@ from __future__ import annotations
 import ipaddress
 import re
 from bisect import bisect_right
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import Any
 
 import numpy as np
 
 _BLOCK_ROWS = 20_000
+ROUNDS = 8
+CROWDED = "[a text full of personal data or secrets]"
 
 _IBANS = (
     "AD24 AE23 AL28 AT20 AZ28 BA20 BE16 BG22 BH22 BR29 BY28 CH21 CR22 CY28 CZ24 DE22 DK18 DO28 EE20 EG29 ES24 FI18 "
@@ -34,8 +39,9 @@ NOBODYS = tuple(
 )
 
 
-def _always(match: str) -> bool:
-    return True
+def _if_all(is_one: Callable[[str], bool]) -> Callable[[str], int]:
+    """A proof that takes a match whole or not at all."""
+    return lambda match: len(match) if is_one(match) else 0
 
 
 @dataclass(frozen=True)
@@ -46,7 +52,7 @@ class Pattern:
         anchors: lower-case pieces, one of which every match has; none where `digits` says enough.
         digits: the fewest digits in a match.
         within: the most characters from the first to the last of so many digits, both included.
-        proof: whether a match is one (a checksum, or a part that must be there).
+        proof: how many of a match's first characters are one (by a checksum, or a part that must be there); 0: none.
     """
 
     kind: str
@@ -54,7 +60,7 @@ class Pattern:
     anchors: tuple[str, ...] = ()
     digits: int = 0
     within: int = 1
-    proof: Callable[[str], bool] = _always
+    proof: Callable[[str], int] = len
 
 
 def find(texts: Sequence[str]) -> dict[str, list[int]]:
@@ -63,7 +69,7 @@ def find(texts: Sequence[str]) -> dict[str, list[int]]:
     for begin in range(0, len(texts), _BLOCK_ROWS):
         block = texts[begin : begin + _BLOCK_ROWS]
         for pattern, index in _candidates(block, (*SECRETS, *PERSONAL)):
-            if _holds(block[index], pattern):
+            if any(_spans(block[index], pattern)):
                 found.setdefault(pattern.kind, set()).add(begin + index)
     return {kind: sorted(indices) for kind, indices in found.items()}
 
@@ -73,8 +79,68 @@ def is_sensitive(text: str) -> bool:
     return bool(find([text]))
 
 
-def _holds(text: str, pattern: Pattern) -> bool:
-    return any(pattern.proof(match.group()) for match in pattern.pattern.finditer(text))
+def mask(text: str) -> str:
+    """A text for people to read: each suspected secret or personal datum is replaced by its kind, `[e-mail address]`.
+
+    What is masked may have hidden what stands beside it (a number right behind another), so it is looked at again. A
+    text that still holds something after so many rounds is not shown at all.
+    """
+    for _ in range(ROUNDS):
+        found = _places(text)
+        if not found:
+            return text
+        pieces, done = [], 0
+        for begin, end, kind in found:
+            pieces += [text[done:begin], f"[{kind}]"]
+            done = end
+        text = "".join(pieces) + text[done:]
+    return CROWDED if _places(text) else text
+
+
+def mask_all(value: Any) -> Any:
+    """A cell or an answer for people to read: a text or a list of texts masked, a number as it is."""
+    if isinstance(value, list):
+        return [mask_all(item) for item in value]
+    return mask(value) if isinstance(value, str) else value
+
+
+def mask_names(names: Iterable[str]) -> dict[str, str]:
+    """Each of different names as people may read it; those that would become the same are numbered."""
+    given = list(names)
+    shown = {name: name for name in given}
+    times: Counter[str] = Counter()
+    for index in sorted({index for indices in find(given).values() for index in indices}):
+        masked = mask(given[index])
+        times[masked] += 1
+        shown[given[index]] = masked if times[masked] == 1 else f"{masked} ({times[masked]})"
+    return shown
+
+
+def _places(text: str) -> list[tuple[int, int, str]]:
+    """(begin, end, kind) of what a text seems to hold, in order; what overlaps is one, under the kind of the first."""
+    spans = []
+    for pattern, _ in _candidates([text], (*SECRETS, *PERSONAL, _AMONG_NUMBERS)):
+        for begin, end in _spans(text, pattern):
+            spans.append((begin, end, pattern.kind))
+    found: list[tuple[int, int, str]] = []
+    for begin, end, kind in sorted(spans, key=lambda span: (span[0], -span[1])):
+        if found and begin < found[-1][1]:
+            found[-1] = (found[-1][0], max(end, found[-1][1]), found[-1][2])
+        else:
+            found.append((begin, end, kind))
+    return found
+
+
+def _spans(text: str, pattern: Pattern) -> Iterator[tuple[int, int]]:
+    """(begin, end) of each of a kind. A match without proof may have begun too early: it is sought anew inside it."""
+    place = 0
+    while match := pattern.pattern.search(text, place):
+        length = pattern.proof(match.group())
+        place = match.start() + (length or 1)
+        if length:
+            rest = _RESTS[pattern.kind].match(text, place) if pattern.kind in _RESTS else None
+            place = rest.end() if rest else place
+            yield match.start(), place
 
 
 def _candidates(texts: Sequence[str], patterns: Sequence[Pattern]) -> Iterator[tuple[Pattern, int]]:
@@ -152,14 +218,21 @@ def _is_card(match: str) -> bool:
     return bool(issuer) and len(set(digits)) > 1 and _passes_luhn(digits)
 
 
-def _is_iban(match: str) -> bool:
+def _length_of_card(match: str) -> int:
+    """Digits may follow (a date, a code), so every end of a group is tried, the last one first."""
+    ends = [len(match), *(place for place in range(len(match) - 1, 0, -1) if match[place] in " -")]
+    return next((end for end in ends if _is_card(match[:end])), 0)
+
+
+def _length_of_iban(match: str) -> int:
     """ISO 13616 and ISO 7064 (modulo 97). Words may follow, so the country's length decides where it ends."""
-    characters = "".join(match.split())
-    length = IBAN_LENGTHS.get(characters[:2], 0)
-    if not length or len(characters) < length:
-        return False
+    places = [place for place, character in enumerate(match) if not character.isspace()]
+    length = IBAN_LENGTHS.get(match[:2], 0)
+    if not length or len(places) < length:
+        return 0
+    characters = [match[place] for place in places]
     number = "".join(str(int(character, 36)) for character in characters[4:length] + characters[:4])
-    return int(number) % 97 == 1
+    return places[length - 1] + 1 if int(number) % 97 == 1 else 0
 
 
 def _is_address(match: str) -> bool:
@@ -214,32 +287,35 @@ _WRITTEN = (
     r"|client[ _-]?secret|private[ _-]?key)\b[\"']?\s{0,3}[=:]\s{0,3}[\"']?[^\s\"',;<>]{8,200}"
 )
 
+_PRIVATE_KEY = r"-----BEGIN [A-Z ]{0,30}PRIVATE KEY(?:(?s:.)*?-----END [A-Z ]{0,30}PRIVATE KEY-----|(?s:.)*)"
+"""With the key itself: to its end, or to that of the text."""
+
 SECRETS: tuple[Pattern, ...] = (
-    Pattern("private key", re.compile(r"-----BEGIN [A-Z ]{0,30}PRIVATE KEY"), ("private key",)),
+    Pattern("private key", re.compile(_PRIVATE_KEY), ("private key",)),
     Pattern("cloud access key", re.compile(r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b"), ("akia", "asia"), 1),
     Pattern("cloud access key", re.compile(r"\bAIza[\w-]{35}(?![\w-])"), ("aiza",), 1),
     Pattern("API token", re.compile(r"\bgh[pousr]_[A-Za-z0-9]{30,255}"), ("ghp_", "gho_", "ghu_", "ghs_", "ghr_")),
     Pattern("API token", re.compile(r"\bgithub_pat_\w{20,255}"), ("github_pat_",)),
     Pattern("API token", re.compile(r"\bglpat-[\w-]{20,255}"), ("glpat-",)),
-    Pattern("API token", re.compile(r"\bxox[abeprs]-[\w-]{10,255}"), ("xox",), proof=_is_token),
+    Pattern("API token", re.compile(r"\bxox[abeprs]-[\w-]{10,255}"), ("xox",), proof=_if_all(_is_token)),
     Pattern("API token", re.compile(r"\b[sr]k_(?:live|test)_\w{16,255}"), ("k_live_", "k_test_")),
-    Pattern("API token", re.compile(r"\bsk-[\w-]{20,255}"), ("sk-",), proof=_is_token),
+    Pattern("API token", re.compile(r"\bsk-[\w-]{20,255}"), ("sk-",), proof=_if_all(_is_token)),
     Pattern("API token", re.compile(r"\bhf_[A-Za-z0-9]{30,255}"), ("hf_",)),
     Pattern("API token", re.compile(r"\b(?:npm_[A-Za-z0-9]{36}|pypi-[\w-]{50,255})"), ("npm_", "pypi-")),
-    Pattern("API token", re.compile(r"(?i)\bbearer\s{1,3}[\w.~+/-]{20,2000}"), ("bearer",), proof=_is_token),
+    Pattern("API token", re.compile(r"(?i)\bbearer\s{1,3}[\w.~+/-]{20,2000}"), ("bearer",), proof=_if_all(_is_token)),
     Pattern("JSON web token", re.compile(r"\beyJ[\w-]{8,4000}\.eyJ[\w-]{4,4000}\.[\w-]{8,4000}"), ("eyj",)),
-    Pattern("password in a URL", re.compile(r"://[^\s/:@]{1,100}:[^\s/@]{1,100}@[\w\[]"), ("://",)),
+    Pattern("password in a URL", re.compile(r"://[^\s/:@]{1,100}:[^\s/]{1,100}@(?=[\w\[])"), ("://",)),
     Pattern(
         "written-out password or key",
         re.compile(_WRITTEN),
         ("passw", "pwd", "secret", "key", "token"),
         1,
-        proof=_is_written_secret,
+        proof=_if_all(_is_written_secret),
     ),
 )
 
 _PHONE = (
-    r"(?<![\w.+/-])(?<!\d )(?:"
+    r"(?<![\w.+/-])(?:"
     r"(?:\+|00)[1-9]\d{0,2}[ .-]?(?:\(0?\d{1,4}\)[ .-]?)?\d(?:[ ./-]?\d){6,11}"  # with the country's code
     r"|(?:1[ .-])?(?:\(\d{3}\) ?|[2-9]\d\d[ .-])\d{3}[ .-]\d{4}"  # North America
     r"|\(?0[1-9]\d{1,3}\)?[ /-]\d{3,4}[ -]?\d{2,4}(?:[ -]?\d{2,4})?"  # with the leading zero of many countries
@@ -255,17 +331,17 @@ PERSONAL: tuple[Pattern, ...] = (
         re.compile(r"(?<![\w.+-])[A-Za-z0-9][\w.+-]{0,63}@(?:[A-Za-z0-9-]{1,63}\.){1,6}[A-Za-z]{2,24}(?![\w@])"),
         ("@",),
     ),
-    Pattern("phone number", re.compile(_PHONE), digits=8, within=22),
-    Pattern("IBAN", re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]){11,30}"), digits=8, within=64, proof=_is_iban),
+    Pattern("phone number", re.compile(r"(?:(?<!\d )|(?=[+(]))" + _PHONE), digits=8, within=22),
+    Pattern("IBAN", re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]){11,30}"), digits=8, within=64, proof=_length_of_iban),
     Pattern(
         "payment card number",
         re.compile(r"(?<![\w.,/-])\d(?:[ -]?\d){12,18}(?![\w-])"),
         digits=13,
         within=25,
-        proof=_is_card,
+        proof=_length_of_card,
     ),
-    Pattern("IP address", re.compile(_IPV4), digits=7, within=10, proof=_is_address),
-    Pattern("IP address", re.compile(_IPV6), (":",), 2, 39, _is_address),
+    Pattern("IP address", re.compile(_IPV4), digits=7, within=10, proof=_if_all(_is_address)),
+    Pattern("IP address", re.compile(_IPV6), (":",), 2, 39, _if_all(_is_address)),
     Pattern(
         "national id",
         re.compile(r"(?<![\w-])(?!000|666|9)\d{3}-(?!00)\d\d-(?!0000)\d{4}(?![\w-])"),
@@ -274,22 +350,43 @@ PERSONAL: tuple[Pattern, ...] = (
     ),
     Pattern("national id", re.compile(r"\b[A-CEGHJ-PR-TW-Z]{2} ?\d\d ?\d\d ?\d\d ?[A-D]\b"), digits=6, within=8),
     Pattern(
-        "national id", re.compile(r"\b(?:\d{8}|[XYZ]-?\d{7})-?[A-HJ-NP-TV-Z]\b"), digits=7, within=7, proof=_is_dni
+        "national id",
+        re.compile(r"\b(?:\d{8}|[XYZ]-?\d{7})-?[A-HJ-NP-TV-Z]\b"),
+        digits=7,
+        within=7,
+        proof=_if_all(_is_dni),
     ),
-    Pattern("national id", re.compile(r"\b\d{3}\.\d{3}\.\d{3}-\d\d\b"), digits=11, within=14, proof=_is_cpf),
+    Pattern("national id", re.compile(r"\b\d{3}\.\d{3}\.\d{3}-\d\d\b"), digits=11, within=14, proof=_if_all(_is_cpf)),
     Pattern(
         "national id",
         re.compile(r"\b[12] ?\d\d ?(?:0[1-9]|1[0-2]) ?\d\d ?\d{3} ?\d{3} ?\d\d\b"),
         digits=15,
         within=21,
-        proof=_is_nir,
+        proof=_if_all(_is_nir),
     ),
-    Pattern("national id", re.compile(r"\b[0-3]\d[01]\d{3}[+A-]\d{3}[0-9A-Y]\b"), digits=9, within=10, proof=_is_hetu),
+    Pattern(
+        "national id",
+        re.compile(r"\b[0-3]\d[01]\d{3}[+A-]\d{3}[0-9A-Y]\b"),
+        digits=9,
+        within=10,
+        proof=_if_all(_is_hetu),
+    ),
     Pattern(
         "national id",
         re.compile(r"(?<![\w-])(?:\d\d)?\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])[+-]\d{4}(?![\w-])"),
         digits=10,
         within=11,
-        proof=_is_personnummer,
+        proof=_if_all(_is_personnummer),
     ),
 )
+
+_AMONG_NUMBERS = Pattern("phone number", re.compile(_PHONE), digits=8, within=22)
+"""Behind another number it is rarely a phone number: it is none that we report, but masked to be on the safe side."""
+
+_TOKEN_REST = re.compile(r"(?:[\w~+/=-]|\.(?=\w))*")
+_RESTS = {
+    **dict.fromkeys(("cloud access key", "API token", "JSON web token", "written-out password or key"), _TOKEN_REST),
+    "phone number": re.compile(r"(?:[ ./-]?\d)*"),
+}
+"""What follows a match of a kind without a break and belongs to it: a token may be longer than its pattern takes, a
+number may have an extension."""

@@ -10,13 +10,14 @@ from pydantic import Field, model_validator
 
 from tunesmith.recipe.base import Settings
 from tunesmith.recipe.data import Data, with_paths
-from tunesmith.recipe.judge import Judge, Machine
+from tunesmith.recipe.judge import Deploy, Judge, Machine
 from tunesmith.recipe.methods import Full, Head, LastLayers, Lora, Method
 from tunesmith.recipe.tasks import Task, TextClassification
 from tunesmith.recipe.train import Train
 
 __all__ = [
     "Data",
+    "Deploy",
     "Full",
     "Head",
     "Judge",
@@ -53,6 +54,9 @@ class Recipe(Settings):
 
     judge: Judge = Judge()
     """What decides."""
+
+    deploy: Deploy = Deploy()
+    """What an answer may cost."""
 
     machine: Machine = Machine()
     """Where it runs."""

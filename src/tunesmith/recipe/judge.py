@@ -29,6 +29,20 @@ class Judge(Settings):
     commonest values of each, the rest joined as "other"."""
 
 
+class Deploy(Settings):
+    """Budgets of the place where the model will work. Measured after training, on the machine that trained, and part of
+    the verdict: one that is broken forbids to ship."""
+
+    latency_ms: Annotated[float, Field(gt=0)] | None = None
+    """The most milliseconds for one row. Held against it: the 99th percentile of single rows (batch size 1, from tokens
+    to answer, without tokenising and without a server). null: no budget."""
+
+    memory_mb: Annotated[float, Field(gt=0)] | None = None
+    """The most megabytes (of 1,000,000 bytes). Held against it: the peak of a fresh process that opens the saved model
+    and answers the longest judged rows one by one, libraries included; on a GPU what it reserves there is added. null:
+    no budget."""
+
+
 class Machine(Settings):
     """The machine to work on."""
 

@@ -107,7 +107,7 @@ def settings(record: Record) -> list[tuple[str, Any]]:
     """Every setting that acted, by its key in the recipe; places of files are left out."""
     recipe = record.recipe.model_dump(mode="json")
     found: list[tuple[str, Any]] = [("seed", recipe["seed"])]
-    for section in ("task", "method", "train", "judge", "machine"):
+    for section in ("task", "method", "train", "judge", "deploy", "machine"):
         found += [(f"{section}.{key}", value) for key, value in recipe[section].items()]
     data = recipe["data"]
     held = data["validation"]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+from tunesmith.data.sensitive import mask
 from tunesmith.report import wording
 from tunesmith.report.classes import class_scores
 from tunesmith.report.record import Record, without_folders
@@ -95,9 +96,12 @@ class Overfitting:
 def headline(record: Record) -> Headline:
     """The verdict for a reader who knows no machine learning."""
     verdict, gain = record.verdict, record.verdict["gain"]
-    if verdict["ship"] is None or gain is None:
+    if verdict["ship"] is None:
         title = "Nobody can say yet whether fine-tuning was worth it"
         return Headline("open", "No verdict", title, f"{_own_score(record)} {_no_comparison(record)}")
+    if gain is None:  # nothing to compare with, and yet a no
+        title = "It breaks a budget that was set for its use"
+        return Headline("bad", "Do not use it", title, f"{_own_score(record)} {_no_comparison(record)}")
     said = f"{_own_score(record)} {_against(record)}"
     if verdict["ship"] and record.split != "test":
         title = "It looks worth using, but no test set confirms it"
@@ -106,7 +110,7 @@ def headline(record: Record) -> Headline:
         return Headline("good", "Use it", "Fine-tuning was worth it", said)
     floor = record.recipe.judge.min_gain
     if gain["low"] > floor:
-        title = "It is better, but something else speaks against using it"
+        title = "It is better, but breaks a budget that was set for its use"
     elif gain["high"] <= 0:
         title = "A simple method does just as well or better"
     elif gain["high"] <= floor:
@@ -185,7 +189,12 @@ def _on_leaks(record: Record) -> Iterator[Finding]:
 
 def _on_verdict(record: Record) -> Iterator[Finding]:
     """The reasons after the first: that one is the comparison, which the headline tells."""
+    budgets = {budget["reason"]: budget["kept"] for budget in record.verdict.get("budgets", [])}
     for reason in record.verdict["why"][1:]:
+        if reason in budgets:
+            level, title = (INFO, "A budget is kept") if budgets[reason] else (BAD, "A budget is not kept")
+            yield Finding(level, title, wording.sentence(reason))
+            continue
         title = "Judged without a test set" if "no test set" in reason else "What else speaks for caution"
         title = "Few rows were judged" if "rows were judged" in reason else title
         yield Finding(WARN, title, wording.sentence(reason))
@@ -235,7 +244,7 @@ def _on_classes(record: Record) -> Iterator[Finding]:
     lost = [score.label for score in class_scores(record.predictions) if score.support and not score.recall.value]
     if lost:
         many = len({row["gold"] for row in record.predictions})
-        named = f"{', '.join(lost[:5])}{' and others' if len(lost) > 5 else ''}"
+        named = f"{', '.join(map(mask, lost[:5]))}{' and others' if len(lost) > 5 else ''}"
         text = f"{len(lost)} of {many} classes were not answered right in a single row: {named}."
         yield Finding(BAD, "Classes that are never found", text)
 

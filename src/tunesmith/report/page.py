@@ -173,6 +173,7 @@ def _first_row(row: dict[str, Any]) -> dict[str, Any]:
         "tokens": tokens[:MOST_TOKENS],
         "hidden": hidden,
         "label": _said(row["label"]),
+        "masked": row.get("masked", False),
     }
 
 
@@ -193,7 +194,14 @@ def _cost(record: Record) -> Iterator[tuple[str, str]]:
     rows = wording.count(int(cost["latency_rows"]), "row")
     yield "Latency of one row, median", f"{wording.short(cost['latency_p50_ms'])} ms (batch size 1, {rows} timed)"
     yield "Latency of one row, 99th percentile", f"{wording.short(cost['latency_p99_ms'])} ms"
+    for budget in record.verdict.get("budgets", []):
+        yield f"Budget {budget['key']}", _budget(budget)
     yield "Throughput in batches", f"{wording.short(cost['answers_per_second'])} rows/s"
+
+
+def _budget(budget: dict[str, Any]) -> str:
+    """Budget, kept or broken, measured; the setting's name stands beside it."""
+    return wording.sentence(budget["reason"].removeprefix(f"{budget['key']}: "))
 
 
 def _place(where: str) -> str:

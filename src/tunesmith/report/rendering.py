@@ -9,6 +9,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from tunesmith.data.sensitive import mask
 from tunesmith.report import wording
 
 FILTERS = ("exact", "signed", "interval", "scored", "share", "short", "size", "duration", "count", "times", "sentence")
@@ -34,7 +35,7 @@ def _environment() -> Environment:
         finalize=lambda value: value if isinstance(value, Markup) or not isinstance(value, str) else visible(value),
     )
     environment.filters |= {name: getattr(wording, name) for name in FILTERS}
-    environment.filters |= {"md": to_markdown, "breakable": to_breakable}
+    environment.filters |= {"md": to_markdown, "breakable": to_breakable, "masked": mask}
     return environment
 
 
@@ -50,5 +51,6 @@ def to_markdown(text: object) -> Markup:
 
 
 def to_breakable(text: object) -> Markup:
-    """A label for HTML that may break where its words end: `card_payment_fee` is one word to a browser."""
-    return Markup(_WORD_END.sub(r"\1<wbr>", str(escape(visible(str(text))))))  # noqa: S704 - escaped in the same line
+    """A label for HTML that may break where its words end: `card_payment_fee` is one word to a browser. Labels come as
+    they were learned (their rows are counted by them), so what they should not show is masked here."""
+    return Markup(_WORD_END.sub(r"\1<wbr>", str(escape(visible(mask(str(text)))))))  # noqa: S704 - escaped in the same line

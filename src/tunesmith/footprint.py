@@ -1,0 +1,82 @@
+"""The memory that answering needs: measured in a fresh process, which is what a deployment is.
+
+The process that trained says nothing of it: it has held gradients, moments and the rows. So a child opens the saved
+model as `predict` does, answers rows one by one, and tells the most memory that it ever held. `python -m
+tunesmith.footprint` is that child: a job as JSON on its standard input (no text of a row is in a file or in the list of
+processes), the bytes on its standard output.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from tunesmith.audits.cost import peak_memory_bytes
+from tunesmith.data.rows import Row
+from tunesmith.folder import RunFolder
+from tunesmith.recipe import Machine
+
+MOST_ROWS = 20
+MOST_SECONDS = 900
+NOT_OURS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+"""What makes a process one of several: the child is alone."""
+
+
+def measure(folder: RunFolder, rows: Sequence[Row], machine: Machine, threads: int) -> dict[str, Any]:
+    """{"inference_memory_bytes"}: the peak of a process that opens the saved model and answers `rows` one by one; or
+    {"inference_memory_fault"}: why there is none. Counted are all pages in main memory, those of Python and its
+    libraries too, and on a GPU what torch has reserved there."""
+    job = {
+        "run": str(folder.path.absolute()),
+        "device": machine.device,
+        "threads": threads,
+        "rows": [_inputs(row) for row in rows[:MOST_ROWS]],
+    }
+    command = [sys.executable, "-P", "-m", "tunesmith.footprint"]  # -P: nothing beside us is taken for a library
+    try:
+        done = subprocess.run(
+            command, input=orjson.dumps(job), capture_output=True, env=_environment(), timeout=MOST_SECONDS, check=False
+        )
+        needed = orjson.loads(done.stdout)["bytes"] if done.returncode == 0 else None
+    except subprocess.TimeoutExpired:
+        return {"inference_memory_fault": f"it was not done in {MOST_SECONDS} s"}
+    except (OSError, orjson.JSONDecodeError, KeyError, TypeError):
+        needed = None
+    if not isinstance(needed, int):
+        return {"inference_memory_fault": "the process that should have told it failed"}
+    return {"inference_memory_bytes": needed}
+
+
+def _inputs(row: Row) -> list[str]:
+    return [str(row[name]) for name in ("text", "text_pair") if row.get(name)]
+
+
+def _environment() -> dict[str, str]:
+    """Our own surroundings with this very package found first; no ranks, and no connection: all it needs is here."""
+    package = str(Path(__file__).parents[1])
+    paths = [package, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    mine = {name: value for name, value in os.environ.items() if name not in NOT_OURS}
+    return {**mine, "PYTHONPATH": os.pathsep.join(paths), "HF_HUB_OFFLINE": "1", "USE_HUB_KERNELS": "NO"}
+
+
+def answer(job: Mapping[str, Any]) -> int:
+    """Open the model, answer the rows one by one, and tell the peak in bytes."""
+    import torch
+
+    from tunesmith.open import Run
+
+    run = Run(job["run"], Machine(device=job["device"], threads=job["threads"]))
+    for texts in job["rows"]:
+        run.predict([tuple(texts) if len(texts) == 2 else texts[0]])
+    reserved = torch.cuda.max_memory_reserved() if torch.cuda.is_available() else 0
+    return peak_memory_bytes() + reserved
+
+
+if __name__ == "__main__":
+    sys.stdout.buffer.write(orjson.dumps({"bytes": answer(orjson.loads(sys.stdin.buffer.read()))}))
