@@ -38,12 +38,14 @@ class Set:
     Attributes:
         train: the file or folder given to `new`; test: the file given with --test.
         limit: training rows used, so that a run ends in minutes; the recipe's epochs and rate stay.
+        settings: changes of the recipe on both sides, for the same reason.
         variants: further runs of ours, by name: settings over the recipe.
     """
 
     train: str
     test: str | None = None
     limit: int | None = None
+    settings: tuple[str, ...] = ()
     variants: dict[str, str] = field(default_factory=dict)
 
 
@@ -54,7 +56,13 @@ SETS = {
     "subj": Set("subj", limit=3000),
     "davidson_hate": Set("davidson_hate", limit=4000),
     "go_emotions": Set("go_emotions", limit=6000),
-    "pubmedqa": Set("pubmedqa/cv_pool.jsonl", "pubmedqa/test.jsonl", variants={"truncate": "train.long_text=truncate"}),
+    # Read at 128 tokens, a third of an abstract, so that cutting and windows differ.
+    "pubmedqa": Set(
+        "pubmedqa/cv_pool.jsonl",
+        "pubmedqa/test.jsonl",
+        settings=("train.max_length=128",),
+        variants={"windows": "train.long_text=windows"},
+    ),
 }
 
 
@@ -121,8 +129,14 @@ def ours(one: Set, folder: Path, place: Path, seed: int, threads: int, extra: st
     page, run = place / "recipe.yaml", place / "run"
     test = ["--test", folder / one.test] if one.test else []
     told = command("new", folder / one.train, *test, "-o", page, "--json")
-    harness.run("new", told)
-    changes = [f"seed={seed}", f"machine.threads={threads}", f"output={run}", *([extra] if extra else [])]
+    harness.run("new", told, {"OMP_NUM_THREADS": "1"})
+    changes = [
+        f"seed={seed}",
+        f"machine.threads={threads}",
+        f"output={run}",
+        *one.settings,
+        *([extra] if extra else []),
+    ]
     changes += [f"data.limit={one.limit}"] if one.limit else []
     told = command("run", page, "--json", *(part for change in changes for part in ("--set", change)))
     outcome = harness.run("tunesmith", told, {"OMP_NUM_THREADS": str(threads)})
