@@ -60,9 +60,11 @@ def check(recipe: RecipeFile, set_: Set = [], json: Json = False) -> None:  # no
 
     settings = read_recipe(recipe, set_)
     _stay_offline(settings.model, uses_hub(settings.data))
+    from tunesmith.recipe.placing import placing
     from tunesmith.run import check
 
-    notes, choices, resolved = check(settings)
+    with placing(recipe, set_):
+        notes, choices, resolved = check(settings)
     print_check(notes, choices, resolved, json)
     if any(note.level == "stop" for note in notes):
         raise typer.Exit(3)
@@ -77,10 +79,12 @@ def run(
     json: Json = False,
 ) -> None:
     """Train, judge, report: from a recipe to a run folder with a verdict."""
+    from tunesmith.recipe.placing import placing
     from tunesmith.recipe.reading import read_recipe
 
     settings = read_recipe(recipe, set_)
-    _train(settings, "run", settings, accept, gate, json)
+    with placing(recipe, set_):
+        _train(settings, "run", settings, accept, gate, json)
 
 
 @app.command()
