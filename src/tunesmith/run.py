@@ -35,6 +35,7 @@ SILENT = Voice()
 
 def check(recipe: Recipe) -> tuple[list[Note], list[Choice], Recipe]:
     """Everything that can be said before training: notes, what `auto` came to, and the recipe without `auto`."""
+    _refuse_output(recipe)
     require_installed(recipe.track)
     devices = choose_devices(recipe.machine, recipe.train.precision)
     work = prepare(recipe, devices, SILENT)
@@ -48,6 +49,7 @@ def run(recipe: Recipe, accept: Sequence[str] = (), voice: Voice = SILENT) -> Ru
         RecipeError: the folder already holds a run, or what is left of one.
         TunesmithError: as `errors.EXIT_CODES` lists.
     """
+    _refuse_output(recipe)
     folder = RunFolder(recipe.output)
     if is_first() and folder.exists:
         raise RecipeError(
@@ -58,6 +60,15 @@ def run(recipe: Recipe, accept: Sequence[str] = (), voice: Voice = SILENT) -> Ru
             "this folder holds checkpoints of a run whose recipe is gone", str(folder.path), "choose another output"
         )
     return _carry_out(recipe, folder, accept, voice)
+
+
+def _refuse_output(recipe: Recipe) -> None:
+    """A run folder is written into: it can be no file, and must not be the base, whose card it would replace."""
+    output = Path(recipe.output)
+    if any(place.is_file() for place in (output, *output.parents)):
+        raise RecipeError(f"{output} is a file or lies in one", "output", "name a folder, for example runs/first")
+    if (output / "config.json").is_file():
+        raise RecipeError(f"a model lies in {output}", "output", "name a folder of the run's own")
 
 
 def resume(path: str | Path, accept: Sequence[str] = (), voice: Voice = SILENT) -> Run:

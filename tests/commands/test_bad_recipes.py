@@ -85,6 +85,9 @@ BAD: dict[str, tuple[str, int, str, str]] = {
     "metric of another target": (GOOD + "judge: {primary: spearman}\n", 3, "judge.primary", "choose one"),
     "no such GPU": (GOOD + "machine: {device: mps}\n", 3, "machine.device", "use auto or cpu"),
     # what cannot be meant
+    "output is a file": (GOOD + "output: test.jsonl\n", 3, "output", "name a folder"),
+    "output in a file": (GOOD + "output: test.jsonl/run\n", 3, "output", "name a folder"),
+    "output is the base": (GOOD + "output: base\n", 3, "output", "of the run's own"),
     "test is train": (TRAIN + "test: train.jsonl}\n", 2, "data.test", "name other rows"),
     "one column twice": (TRAIN + "columns: {text: text, label: text}}\n", 2, "data.columns.label", "another column"),
     # YAML
@@ -192,3 +195,12 @@ def test_all_faults_are_told_at_once(tunesmith: Command, folder: Path) -> None:
     lines = [said.removeprefix("error: r.yaml:").partition(":")[0] for said in ended.err.splitlines()]
     assert ended.code == 2 and {"1", "2", "3", "4", "5", "6"} <= set(lines)
     assert "--set judge.min_gain=5%" in ended.err and "--set train.epcohs" in ended.err
+
+
+def test_a_table_of_scores_keeps_its_columns_apart(capsys: pytest.CaptureFixture[str]) -> None:
+    from tunesmith.printing import print_scores
+
+    score = {"accuracy": {"value": 0.5, "low": 0.4, "high": 0.6}}
+    print_scores([("nearest-neighbours, validation", score), ("tuned, test", score)])
+    lines = capsys.readouterr().out.splitlines()
+    assert "validation  0.5000" in lines[1] and lines[1].index("0.5000") == lines[2].index("0.5000")
