@@ -6,7 +6,7 @@ from tunesmith.devices import choose_devices
 from tunesmith.fitting import Voice
 from tunesmith.lengths import estimate_lengths
 from tunesmith.preflight import Choice, Note
-from tunesmith.preparing import note, settle
+from tunesmith.preparing import note, refuse_output, settle
 from tunesmith.recipe import Recipe
 from tunesmith.trackers import require_installed
 
@@ -16,6 +16,7 @@ def check(recipe: Recipe) -> tuple[list[Note], list[Choice], Recipe]:
 
     All findings are those of a run, but for rows that are cut: of a large split, how many is estimated by a sample.
     """
+    refuse_output(recipe)
     require_installed(recipe.track)
     start = settle(recipe, choose_devices(recipe.machine, recipe.train.precision), Voice())
     columns, processor = start.recipe.task.columns, start.loaded.processor

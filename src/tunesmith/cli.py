@@ -63,7 +63,9 @@ def check(recipe: RecipeFile, set_: Set = [], json: Json = False) -> None:  # no
 
     settings = read_recipe(recipe, set_)
     _stay_offline(settings.model, uses_hub(settings.data))
-    with _without_collector():
+    from tunesmith.recipe.placing import placing
+
+    with _without_collector(), placing(recipe, set_):
         from tunesmith.checking import check
 
         notes, choices, resolved = check(settings)
@@ -81,10 +83,12 @@ def run(
     json: Json = False,
 ) -> None:
     """Train, judge, report: from a recipe to a run folder with a verdict."""
+    from tunesmith.recipe.placing import placing
     from tunesmith.recipe.reading import read_recipe
 
     settings = read_recipe(recipe, set_)
-    _train(settings, "run", settings, accept, gate, json)
+    with placing(recipe, set_):
+        _train(settings, "run", settings, accept, gate, json)
 
 
 @app.command()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from tunesmith.data.batches import Order
 from tunesmith.data.loading import Splits, column_names, load_splits
 from tunesmith.data.sensitive import mask_all, mask_names
 from tunesmith.devices import Devices, seed_everything
-from tunesmith.errors import DataError, Fault, ResourceError
+from tunesmith.errors import DataError, Fault, RecipeError, ResourceError
 from tunesmith.fitting import Voice
 from tunesmith.lengths import Lengths, count_lengths
 from tunesmith.models.layers import count_parameters
@@ -112,6 +113,15 @@ def longest_input(loaded: Loaded) -> int:
         if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
             positions -= module.padding_idx + 1  # RoBERTa counts from there
     return int(min(positions, loaded.processor.model_max_length))
+
+
+def refuse_output(recipe: Recipe) -> None:
+    """A run folder is written into: it can be no file, and must not be the base, whose card it would replace."""
+    output = Path(recipe.output)
+    if any(place.is_file() for place in (output, *output.parents)):
+        raise RecipeError(f"{output} is a file or lies in one", "output", "name a folder, for example runs/first")
+    if (output / "config.json").is_file():
+        raise RecipeError(f"a model lies in {output}", "output", "name a folder of the run's own")
 
 
 def refuse_stops(notes: Sequence[Note], accepted: Sequence[str]) -> None:

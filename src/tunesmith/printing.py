@@ -65,7 +65,7 @@ def print_proposal(lines: Sequence[Line], output: Path, as_json: bool) -> None:
         print_json({"recipe": str(output), "choices": [asdict(line) for line in lines]})
         return
     typer.echo(as_yaml(lines, output.absolute().parent), nl=False)
-    typer.echo(f"\nwritten to {output}; next: tunesmith run {output}")
+    typer.echo(f"\nwritten to {output}; next: tunesmith check {output}, then tunesmith run {output}")
 
 
 def print_run(run: Run, as_json: bool) -> None:
@@ -87,10 +87,11 @@ def print_run(run: Run, as_json: bool) -> None:
 def print_scores(rows: Sequence[tuple[str, Mapping[str, Mapping[str, float]]]], first: str = "") -> None:
     """A table of scores with their 95 % intervals, the metric that decides first."""
     names = sorted(rows[0][1], key=lambda name: name != first)[:MOST_METRICS]
-    typer.echo(f"{'':<30}" + "".join(f"{name:<28}" for name in names))
+    width = max(30, *(len(title) + 2 for title, _ in rows))
+    typer.echo(" " * width + "".join(f"{name:<28}" for name in names))
     for title, measured in rows:
         cells = [f"{s['value']:.4f} [{s['low']:.4f}, {s['high']:.4f}]" for s in (measured[name] for name in names)]
-        typer.echo(f"{title:<30}" + "".join(f"{cell:<28}" for cell in cells))
+        typer.echo(f"{title:<{width}}" + "".join(f"{cell:<28}" for cell in cells))
 
 
 def print_evaluation(result: Mapping[str, Any], data: str, as_json: bool) -> None:

@@ -22,7 +22,7 @@ from tunesmith.models.layers import count_parameters
 from tunesmith.models.references import CARD, find_base
 from tunesmith.open import Run
 from tunesmith.preflight import total_steps
-from tunesmith.preparing import Work, apply_method, describe_data, prepare, refuse_stops
+from tunesmith.preparing import Work, apply_method, describe_data, prepare, refuse_output, refuse_stops
 from tunesmith.recipe import Recipe, is_path
 from tunesmith.recipe.reading import read_recipe, write_recipe
 from tunesmith.report import manifest
@@ -40,6 +40,7 @@ def run(recipe: Recipe, accept: Sequence[str] = (), voice: Voice = SILENT) -> Ru
         RecipeError: the folder already holds a run, or what is left of one.
         TunesmithError: as `errors.EXIT_CODES` lists.
     """
+    refuse_output(recipe)
     folder = RunFolder(recipe.output)
     if is_first() and folder.exists:
         raise RecipeError(

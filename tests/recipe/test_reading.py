@@ -98,7 +98,11 @@ BAD: dict[str, tuple[str, str, str]] = {
     "seed 2**63": (GOOD + f"seed: {2**63}\n", "r.yaml:3:1: seed", "less than"),
     "a number of 500 digits": (GOOD + f"seed: {'9' * 500}\n", "r.yaml:3:1: seed", ""),
     "unknown precision": (GOOD + "train: {precision: fp8}\n", "r.yaml:3:9: train.precision: 'fp8' is not", "'fp32'"),
-    "unknown baseline": (GOOD + "judge: {baselines: [magic]}\n", "r.yaml:3:9: judge.baselines: ['magic'] is not", ""),
+    "unknown baseline": (
+        GOOD + "judge: {baselines: [magic]}\n",
+        "r.yaml:3:21: judge.baselines.0: 'magic' is not",
+        "tfidf",
+    ),
     "unknown metric": (GOOD + "judge: {primary: bleu}\n", "r.yaml:3:9: judge.primary", "accuracy, macro_f1"),
     # missing
     "no model": ("data: {train: a}\n", "r.yaml:1:1: model: missing", "add it"),
@@ -120,7 +124,7 @@ BAD: dict[str, tuple[str, str, str]] = {
     "str tag": (GOOD + "output: !!str 5\n", "r.yaml:3:9: tags", "remove it"),
     "alias": (GOOD + "output: *a\n", "r.yaml:3:9: aliases", "write the value out"),
     "anchor alone": (GOOD + "seed: &a 1\n", "r.yaml:3:7: ", "anchor"),
-    "tab": (GOOD + "train:\n\tepochs: 1\n", "r.yaml:4:1: not valid YAML", "indentation"),
+    "tab": (GOOD + "train:\n\tepochs: 1\n", "r.yaml:4:1: not valid YAML", "indent with spaces"),
     "unclosed": (GOOD + "train: {epochs: 1\n", "r.yaml:4:1: not valid YAML", ""),
     "unclosed quote": (GOOD + "output: 'x\n", "r.yaml:", "not valid YAML"),
     "bad indent": (GOOD + "train:\n    epochs: 1\n  steps: 2\n", "r.yaml:5:3: not valid YAML", ""),

@@ -181,11 +181,11 @@ def test_a_run_from_an_older_version_is_shown_without_the_new_parts(fresh):
 
 
 def test_a_large_report_is_small_and_quick(tmp_path):
-    """100,000 rows of 150 classes: at most ten seconds, at most 2 MB."""
+    """100,000 rows of 150 classes: at most ten seconds of the processor's time, at most 2 MB."""
     folder = make_run(tmp_path / "large", labels=tuple(f"class_{n:03d}" for n in range(150)), test_rows=100_000)
-    began = time.perf_counter()
+    began = time.process_time()
     text = make_page(read_record(folder))
-    seconds = time.perf_counter() - began
+    seconds = time.process_time() - began
     print(f"{seconds:.2f} s, {len(text.encode()):,} bytes")
     assert seconds < 10 and len(text.encode()) < 2_000_000
     assert DIGEST in text

@@ -68,7 +68,8 @@ def find_base(reference: str, above: tuple[Path, ...] = ()) -> Base:
     """
     base = _find(reference, above)
     if not (base.folder / "config.json").is_file():
-        raise ModelError("no config.json: not a transformers model", str(base.folder))
+        remedy = "name the folder that holds config.json, or a run folder"
+        raise ModelError("no config.json: not a transformers model", str(base.folder), remedy)
     safety.check_folder(base.folder)
     for adapter in base.adapters:
         safety.check_adapter(adapter)

@@ -24,8 +24,9 @@ from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from tunesmith.errors import Fault, RecipeError
 from tunesmith.folder import write_json, write_text
-from tunesmith.recipe import Recipe, methods, tasks
+from tunesmith.recipe import Recipe, methods, remedies, tasks
 from tunesmith.recipe.base import Settings
+from tunesmith.recipe.contradictions import contradictions
 
 SCHEMA_FILE = Path(__file__).with_name("schema.json")
 LARGEST_RECIPE_BYTES = 1_000_000
@@ -57,15 +58,19 @@ def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     Raises:
         RecipeError: with one fault for each thing that is wrong.
     """
-    path = Path(path)
-    located = parse_yaml(_text_of(path), str(path))
-    for override in overrides:
-        apply_override(located, override)
-    recipe = check_recipe(located).anchored(path.absolute().parent)
+    recipe = check_recipe(locate(path := Path(path), overrides)).anchored(path.absolute().parent)
     if recipe.output == "auto":
         name = path.stem if path.stem != "recipe" else path.absolute().parent.name
         recipe = recipe.but(output=str(path.absolute().parent / "runs" / name))
     return recipe
+
+
+def locate(path: Path, overrides: Sequence[str] = ()) -> Located:
+    """The raw values of a recipe file with its overrides, and where each stands."""
+    located = parse_yaml(_text_of(path), str(path))
+    for override in overrides:
+        apply_override(located, override)
+    return located
 
 
 def write_recipe(recipe: Recipe, path: Path) -> None:
@@ -102,7 +107,9 @@ def _text_of(path: Path) -> str:
         if path.is_dir():
             raise RecipeError("this is a folder, not a recipe", where, "name the .yaml file")
         if path.stat().st_size > LARGEST_RECIPE_BYTES:
-            raise RecipeError(f"larger than {LARGEST_RECIPE_BYTES:,} bytes: not a recipe", where)
+            raise RecipeError(
+                f"larger than {LARGEST_RECIPE_BYTES:,} bytes: not a recipe", where, "name the recipe, not its data"
+            )
         return path.read_text("utf-8-sig")
     except FileNotFoundError:
         raise RecipeError("no such recipe", where, "name a .yaml file; the README shows a first one") from None
@@ -122,7 +129,7 @@ def parse_yaml(text: str, name: str) -> Located:
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
-        raise RecipeError(f"not valid YAML ({error.problem})", where, "check indentation and quotes") from None
+        raise RecipeError(f"not valid YAML ({error.problem})", where, remedies.of_yaml(str(error.problem))) from None
     except (YAMLError, RecursionError, ValueError) as error:
         raise RecipeError(f"not valid YAML ({type(error).__name__}: {error})", name) from None
     if root is None:
@@ -139,7 +146,7 @@ def _look_through(events: Iterator[Any], located: Located, name: str) -> None:
     for event in events:
         depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
         if depth > DEEPEST:
-            raise RecipeError(f"nested deeper than {DEEPEST}", _place(name, event))
+            raise RecipeError(f"nested deeper than {DEEPEST}", _place(name, event), "no setting is nested so deep")
         if isinstance(event, AliasEvent):
             raise RecipeError("aliases (*name) are not allowed", _place(name, event), "write the value out")
         if getattr(event, "anchor", None):
@@ -171,7 +178,7 @@ def _mapping(node: MappingNode, path: KeyPath, located: Located, name: str) -> d
     for key_node, value_node in node.value:
         place = _place(name, key_node)
         if not isinstance(key_node, ScalarNode):
-            located.faults.append(Fault(place, "a key must be a plain word"))
+            located.faults.append(Fault(place, "a key must be a plain word", "take the brackets away"))
             continue
         key = str(key_node.value)
         if key in values:
@@ -239,24 +246,26 @@ def _put(target: dict[str, Any], parts: list[str], value: Any) -> None:
 
 def check_recipe(located: Located) -> Recipe:
     """Check raw values against the settings; all faults in one error."""
-    faults = list(located.faults)
+    faults = [*located.faults, *contradictions(located.values, located.place)]
     try:
         recipe = Recipe.model_validate(located.values)
     except ValidationError as error:
-        faults.extend(_faults_of(error, located))
+        faults.extend(faults_of(error, located))
         recipe = None
     if faults or recipe is None:
         raise RecipeError(faults[0].message, faults=faults)
     return recipe
 
 
-def _faults_of(error: ValidationError, located: Located) -> Iterator[Fault]:
+def faults_of(error: ValidationError, located: Located) -> Iterator[Fault]:
     """One fault for each key; the messages of a union's branches are joined."""
     merged: dict[KeyPath, list[dict[str, Any]]] = {}
     for detail in error.errors(include_url=False):
         path = _key_path(detail["loc"], located.values, missing=detail["type"] == "missing")
         merged.setdefault(path, []).append(dict(detail))
     for path, details in merged.items():
+        if any(len(other) > len(path) > 0 and other[: len(path)] == path for other in merged):
+            continue  # the entry that is wrong is told, not also the list that it stands in
         if not path and details[0]["type"] == "value_error":  # a rule between settings names its key first
             path = tuple(str(details[0]["ctx"]["error"]).partition(":")[0].split("."))
         message, remedy = _explain(path, details, located.values)
@@ -284,42 +293,49 @@ def dotted(path: KeyPath) -> str:
 def _explain(path: KeyPath, details: list[dict[str, Any]], values: dict[str, Any]) -> tuple[str, str]:
     kind, name = details[0]["type"], dotted(path)
     if kind == "extra_forbidden":
-        return f"{name}: no such setting", _nearest_setting(path, values)
+        return f"{name or '(nothing)'}: no such setting", _nearest_setting(path, values)
     if kind == "missing":
         return f"{name}: missing", "add it"
     if kind == "union_tag_invalid":
         given = str((details[0]["input"] or {}).get("kind"))
         known = methods.KINDS if path[0] == "method" else tasks.KINDS
-        return f"{name}: no such kind {given!r}", _did_you_mean(given, list(known))
+        return f"{name}: no such kind {given!r}", remedies.did_you_mean(given, list(known))
     if kind == "union_tag_not_found":
         return f"{name}: `kind` is missing", "for example `method: lora` or `method: {kind: lora, rank: 8}`"
     if kind == "value_error":
         message = str(details[0]["ctx"]["error"])
-        return (message if message.startswith(name) else f"{name}: {message}"), ""
+        return (message if message.startswith(name) else f"{name}: {message}"), "choose one that fits, or leave it out"
     wanted = dict.fromkeys(_wanted(detail) for detail in details)
-    given = _shown(details[0]["input"])
-    return f"{name}: {given} is not {' or '.join(wanted)}", ""
+    given = details[0]["input"]
+    message = f"{name}: {remedies.shown(given)} is not {' or '.join(wanted)}"
+    return message, remedies.of_value(given, details, _default(path, values))
+
+
+def _default(path: KeyPath, values: dict[str, Any]) -> Any:
+    """A setting's default, as one would write it; None where there is none to name."""
+    here = _settings_at(path[:-1], values) if path else None
+    info = here.model_fields.get(str(path[-1])) if here else None
+    default = info.default if info else None
+    return default if isinstance(default, str | int | float) else None
 
 
 def _wanted(detail: dict[str, Any]) -> str:
     if detail["type"] == "literal_error":
         return str(detail["ctx"]["expected"])
+    if detail["type"] in ("dict_type", "model_type", "model_attributes_type"):
+        return "a mapping of settings"
+    if detail["type"] == "too_short":
+        return "a list of one entry or more"
     return str(detail["msg"]).removeprefix("Input should be ").removeprefix("Value error, ").partition(",")[0]
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _did_you_mean(given: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(given, known, n=1, cutoff=0.55)
-    return f'did you mean "{near[0]}"?' if near else f"there are: {', '.join(known)}"
 
 
 def _nearest_setting(path: KeyPath, values: dict[str, Any]) -> str:
     """A suggestion for an unknown key: a near name in its own section, else the section where the name lives."""
     key = str(path[-1])
+    if key in remedies.FOREIGN:
+        return f'here it is "{remedies.FOREIGN[key]}"'
+    if "." in key and key.split(".")[0] in Recipe.model_fields:
+        return f"write `{key.split('.')[0]}:` and below it, indented, the rest"
     here = _settings_at(path[:-1], values)
     names = list(here.model_fields) if here else []
     near = difflib.get_close_matches(key, names, n=1, cutoff=0.6)
@@ -329,6 +345,8 @@ def _nearest_setting(path: KeyPath, values: dict[str, Any]) -> str:
     if not homes:
         far = difflib.get_close_matches(key, [name for _, name in _all_settings()], n=1, cutoff=0.8)
         homes = [dotted((*section, name)) for section, name in _all_settings() if far and name == far[0]]
+    if homes == [dotted(path)]:
+        return f"another {path[0]} has it; here there are: {', '.join(names)}"
     if homes:
         return f'did you mean "{homes[0]}"?'
     return f"there are: {', '.join(names)}" if names else ""

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from tunesmith.recipe.data import HUB
 from tunesmith.report import wording
-from tunesmith.report.findings import find_all, headline
+from tunesmith.report.findings import find_all
+from tunesmith.report.headline import headline
 from tunesmith.report.record import Record, Score
 from tunesmith.report.rendering import render
 
@@ -31,7 +32,7 @@ def make_card(record: Record) -> str:
         method=wording.method(record.recipe),
         settings=settings(record),
         auto_class=AUTO_CLASSES.get(record.recipe.task.kind),
-        target=record.data.get("target", "label"),
+        target=record.target,
         temperature=record.scores.get("calibration", {}).get("temperature"),
         metrics=[wording.metric(name) for name in record.judged],
     )
@@ -92,14 +93,17 @@ def _source(held: str) -> tuple[str, str]:
     return LOADERS.get(ending, ending.lstrip(".") or "text"), path.name
 
 
-def score_rows(record: Record) -> list[tuple[str, str, dict[str, Score]]]:
-    """Every line of the score table: (who, on which rows, scores); the judged line first."""
-    rows = [("tuned", record.split, record.judged)]
+def score_rows(record: Record) -> list[tuple[str, str, int, dict[str, Score]]]:
+    """Every line of the score table: (who, on which split, on how many rows of it, scores); the judged line first."""
+    many = record.judged_rows
+    rows = [("tuned", record.split, many, record.judged)]
     if "test_without_overlap" in record.scores:
-        rows.append(("tuned, without rows seen in training", "test", record.scores["test_without_overlap"]))
-    rows += [(wording.baseline(name), record.split, scores) for name, scores in record.baselines.items()]
+        unseen = many - record.data["leaked"]
+        rows.append(("tuned, without rows seen in training", "test", unseen, record.scores["test_without_overlap"]))
+    named = [(wording.baseline(name, record.target == "score"), scores) for name, scores in record.baselines.items()]
+    rows += [(name, record.split, many, scores) for name, scores in named]
     if record.split != "validation":
-        rows.append(("tuned", "validation", record.scores["validation"]))
+        rows.append(("tuned", "validation", record.data["splits"]["validation"]["rows"], record.scores["validation"]))
     return rows
 
 

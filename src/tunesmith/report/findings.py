@@ -1,4 +1,4 @@
-"""What a reader must know before anything else: the verdict in plain words, and the findings that matter most."""
+"""What a reader must know beside the verdict: the findings, gravest first."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ CLEAR_FALL = 0.02
 LARGE_ERROR = 0.05
 """A calibration error that is larger than this beyond doubt is named."""
 SHOWN = 5
-INTERVAL = "95\N{NO-BREAK SPACE}% interval"
 
 BAD, WARN, INFO = "bad", "warn", "info"
 _ORDER = (BAD, WARN, INFO)
@@ -66,16 +65,6 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Headline:
-    """`tone` is "good", "bad" or "open"; `badge` the verdict in three words at most."""
-
-    tone: str
-    badge: str
-    title: str
-    lead: str
-
-
-@dataclass(frozen=True)
 class Overfitting:
     """Where validation loss was lowest and how far it rose, while training loss fell on."""
 
@@ -91,72 +80,6 @@ class Overfitting:
             f"({self.high / self.low - 1:+.0%}) while the training loss fell on from {self.train_before:.3f} "
             f"to {self.train_after:.3f}: the model went on to learn its training rows by heart."
         )
-
-
-def headline(record: Record) -> Headline:
-    """The verdict for a reader who knows no machine learning."""
-    verdict, gain = record.verdict, record.verdict["gain"]
-    if verdict["ship"] is None:
-        title = "Nobody can say yet whether fine-tuning was worth it"
-        return Headline("open", "No verdict", title, f"{_own_score(record)} {_no_comparison(record)}")
-    if gain is None:  # nothing to compare with, and yet a no
-        title = "It breaks a budget that was set for its use"
-        return Headline("bad", "Do not use it", title, f"{_own_score(record)} {_no_comparison(record)}")
-    said = f"{_own_score(record)} {_against(record)}"
-    if verdict["ship"] and record.split != "test":
-        title = "It looks worth using, but no test set confirms it"
-        return Headline("good", "Use with care", title, said)
-    if verdict["ship"]:
-        return Headline("good", "Use it", "Fine-tuning was worth it", said)
-    floor = record.recipe.judge.min_gain
-    if gain["low"] > floor:
-        title = "It is better, but breaks a budget that was set for its use"
-    elif gain["high"] <= 0:
-        title = "A simple method does just as well or better"
-    elif gain["high"] <= floor:
-        title = "It gains less than was asked for"
-    else:
-        title = "The gain may be mere chance"
-    return Headline("bad", "Do not use it", title, said)
-
-
-def _rows(record: Record) -> str:
-    return (
-        f"{wording.count(record.judged_rows, 'row')} that it had never seen"
-        if record.split == "test"
-        else (f"{wording.count(record.judged_rows, 'validation row')}")
-    )
-
-
-def _own_score(record: Record) -> str:
-    mine = record.judged[record.primary]
-    if record.primary == "accuracy":
-        return (
-            f"Of {_rows(record)} the tuned model answers {wording.share(mine['value'])} right "
-            f"({INTERVAL} {wording.share(mine['low'])} to {wording.share(mine['high'])})."
-        )
-    kind = wording.metric(record.primary)
-    return f"On {_rows(record)} the tuned model's {kind.title} ({kind.meaning}) is {wording.scored(mine)}."
-
-
-def _no_comparison(record: Record) -> str:
-    reason = record.verdict["why"][0] if record.verdict["why"] else "there is nothing to compare with"
-    return f"That figure alone does not say whether a far simpler method would do as well: {reason}."
-
-
-def _against(record: Record) -> str:
-    over, gain = record.verdict["over"], record.verdict["gain"]
-    theirs = record.baselines[over][record.primary]["value"]
-    name = f"The best of the simple methods ({wording.baseline(over)})"
-    if record.primary == "accuracy":
-        difference = f"{wording.points(gain['value'])} percentage points"
-        between = f"{wording.points(gain['low'])} to {wording.points(gain['high'])}"
-        return f"{name} answers {wording.share(theirs)} right. The difference is {difference} ({INTERVAL} {between})."
-    between = f"{wording.signed(gain['low'])} to {wording.signed(gain['high'])}"
-    return (
-        f"{name} reaches {wording.exact(theirs)}. "
-        f"The difference is {wording.signed(gain['value'])} ({INTERVAL} {between})."
-    )
 
 
 def find_all(record: Record) -> list[Finding]:
@@ -239,14 +162,29 @@ def _on_learning(record: Record) -> Iterator[Finding]:
 
 
 def _on_classes(record: Record) -> Iterator[Finding]:
+    if record.has_label_sets:
+        yield from _on_label_sets(record)
     if not record.classifies:
         return
-    lost = [score.label for score in class_scores(record.predictions) if score.support and not score.recall.value]
-    if lost:
-        many = len({row["gold"] for row in record.predictions})
+    answers = {row["answer"] for row in record.predictions}
+    scores = [score for score in class_scores(record.predictions) if score.support]
+    lost = [score.label for score in scores if not score.recall.value]
+    if len(answers) == 1 and len(scores) > 1:
+        text = f"Every row got the answer {mask(str(answers.pop()))}: it tells nothing apart."
+        yield Finding(BAD, "It always gives the same answer", text)
+    elif lost:
         named = f"{', '.join(map(mask, lost[:5]))}{' and others' if len(lost) > 5 else ''}"
-        text = f"{len(lost)} of {many} classes were not answered right in a single row: {named}."
+        text = f"{len(lost)} of {len(scores)} classes were not answered right in a single row: {named}."
         yield Finding(BAD, "Classes that are never found", text)
+
+
+def _on_label_sets(record: Record) -> Iterator[Finding]:
+    scores = [score for score in class_scores(record.predictions) if score.support]
+    lost = [score.label for score in scores if not score.recall.value]
+    if lost:
+        named = f"{', '.join(lost[:5])}{' and others' if len(lost) > 5 else ''}"
+        text = f"{len(lost)} of {len(scores)} labels were not given in a single row that has them: {named}."
+        yield Finding(BAD, "Labels that are never found", text)
 
 
 def _on_certainty(record: Record) -> Iterator[Finding]:
@@ -260,9 +198,9 @@ def _on_slices(record: Record) -> Iterator[Finding]:
     weak = weak_slices(record)
     if weak:
         kind = wording.metric(record.primary).title
-        said = [f"{name} ({wording.scored(part[record.primary])}, {part['rows']:,} rows)" for name, part in weak[:3]]
+        said = [f"{name}, {wording.scored(part[record.primary])} on {part['rows']:,} rows" for name, part in weak[:3]]
         more = f" and {len(weak) - 3} more" if len(weak) > 3 else ""
-        yield Finding(WARN, "It is weaker on some rows", f"{kind} below that of all rows: {', '.join(said)}{more}.")
+        yield Finding(WARN, "It is weaker on some rows", f"{kind} below that of all rows: {'; '.join(said)}{more}.")
 
 
 def _on_labels(record: Record) -> Iterator[Finding]:
@@ -304,4 +242,5 @@ def _on_the_end(record: Record) -> Iterator[Finding]:
         yield Finding(INFO, "Training stopped early", f"{text} The kept weights are those of step {best:,}.")
     elif best == record.last_step and len(record.evaluations) > 1 and not find_overfitting(record):
         text = f"The last evaluation (step {best:,}) was the best: more epochs may bring more."
-        yield Finding(INFO, "It was still getting better", text)
+        level = INFO if record.verdict["ship"] else WARN  # then it may be why the verdict says no
+        yield Finding(level, "It was still getting better", text)

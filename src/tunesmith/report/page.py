@@ -12,7 +12,8 @@ from tunesmith.report.calibration import calibration
 from tunesmith.report.card import score_rows, settings
 from tunesmith.report.classes import ClassScore, class_scores, confusions, top_confusions
 from tunesmith.report.drawing import Chart
-from tunesmith.report.findings import SHOWN, find_all, find_overfitting, headline, note_text
+from tunesmith.report.findings import SHOWN, find_all, find_overfitting, note_text
+from tunesmith.report.headline import INTERVAL, headline
 from tunesmith.report.label_sets import slips, thresholds
 from tunesmith.report.levels import levels
 from tunesmith.report.numbers import numbers
@@ -73,9 +74,10 @@ def make_page(record: Record) -> str:
         batch=[_first_row(row) for row in record.data["first_batch"]],
         cost=list(_cost(record)),
         settings=settings(record),
+        rewrites=[_rewrite(trial) for trial in record.manifest["rewrites"]],
         method=wording.method(record.recipe),
         metric=wording.metric,
-        baseline=wording.baseline,
+        over=wording.baseline(record.verdict["over"] or "", record.target == "score"),
         place=_place,
         note_text=note_text,
         percent=_percent,
@@ -109,25 +111,23 @@ def _percent_of(share: float | None) -> str:
 def _figures(record: Record) -> Iterator[tuple[str, str, float | None, str]]:
     """The big numbers of the first screen: (name, as shown, exact value, what stands below it)."""
     name, mine, gain = wording.metric(record.primary).title, record.judged[record.primary], record.verdict["gain"]
-    yield f"{name}, tuned", wording.exact(mine["value"]), mine["value"], f"95 %: {wording.interval(mine)}"
+    yield f"{name}, tuned", wording.exact(mine["value"]), mine["value"], f"{INTERVAL} {wording.interval(mine)}"
     if gain:
         over = record.verdict["over"]
         theirs = record.baselines[over][record.primary]
-        between = f"95 %: {wording.signed(gain['low'])} to {wording.signed(gain['high'])}"
-        yield "Best simple method", wording.exact(theirs["value"]), theirs["value"], wording.baseline(over)
+        between = f"{INTERVAL} {wording.signed(gain['low'])} to {wording.signed(gain['high'])}"
+        name = wording.baseline(over, record.target == "score")
+        yield "Best simple method", wording.exact(theirs["value"]), theirs["value"], name
         yield "Difference", wording.signed(gain["value"]), gain["value"], between
     rows = record.data["splits"]
-    below = f"{rows['train']['rows']:,} to train, {rows['validation']['rows']:,} to validate"
+    below = f"learned from {rows['train']['rows']:,}, best step chosen by {rows['validation']['rows']:,}"
     yield f"Rows judged ({record.split})", f"{record.judged_rows:,}", float(record.judged_rows), below
 
 
 def _score_table(record: Record) -> ScoreTable:
     """The primary metric of the tuned model and of all it is compared with."""
     kind = wording.metric(record.primary)
-    rows = [
-        (who, f"{split}, {record.data['splits'][split]['rows']:,}", scores[record.primary])
-        for who, split, scores in score_rows(record)
-    ]
+    rows = [(who, f"{split}, {many:,}", scores[record.primary]) for who, split, many, scores in score_rows(record)]
     return score_table(kind.title, kind.meaning, ("Model", "Judged on, rows", kind.title), rows)
 
 
@@ -202,6 +202,12 @@ def _cost(record: Record) -> Iterator[tuple[str, str]]:
 def _budget(budget: dict[str, Any]) -> str:
     """Budget, kept or broken, measured; the setting's name stands beside it."""
     return wording.sentence(budget["reason"].removeprefix(f"{budget['key']}: "))
+
+
+def _rewrite(trial: dict[str, Any]) -> str:
+    """What became of a rewrite: used or left out, and by how much it differed from the plain path."""
+    said = "used" if trial["used"] else "left out"
+    return f"{trial['name']}: {said} (differs by {trial['difference']:.1e}, allowed {trial['tolerance']:.1e})"
 
 
 def _place(where: str) -> str:

@@ -193,11 +193,12 @@ def _on_scores(record: Record) -> list[str]:
     ]
     title = wording.in_prose(record.primary)
     theirs = [
-        f"{_bracketed(scores[record.primary])} by {wording.baseline(name)}" for name, scores in record.baselines.items()
+        f"{_bracketed(scores[record.primary])} by {_baseline(record, name)}"
+        for name, scores in record.baselines.items()
     ]
     gain: Any = record.verdict["gain"]
     if theirs and gain:
-        over = wording.baseline(record.verdict["over"])
+        over = _baseline(record, record.verdict["over"])
         between = f"({wording.signed(gain['low'])} to {wording.signed(gain['high'])})"
         said.append(f"Baselines on the same rows reached {title} {wording.listing(theirs)}.")
         said.append(f"The paired difference to the best ({over}) was {wording.signed(gain['value'])} {between}.")
@@ -207,6 +208,10 @@ def _on_scores(record: Record) -> list[str]:
     if clean:
         said.append(f"Without the test rows that occur in training, {title} was {_bracketed(clean[record.primary])}.")
     return said
+
+
+def _baseline(record: Record, name: str) -> str:
+    return wording.baseline(name, record.target == "score")
 
 
 def _bracketed(score: dict[str, float]) -> str:

@@ -144,7 +144,7 @@ def _metric(record: Record) -> Chart:
         ]
         for row, score in zip(held, scores, strict=True)
     ]
-    header = ("Step", title, "95 % interval", "")
+    header = ("Step", title, "95 % interval", "Weights")
     kept = set(pick(range(len(table)), 2 * MOST_ROWS)) | {i for i, row in enumerate(table) if row[3]}
     return Chart("metric", f"{title} on validation", caption, svg, header, [table[i] for i in sorted(kept)])
 

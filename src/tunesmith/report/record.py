@@ -68,6 +68,11 @@ class Record:
         return self.recipe.method.kind
 
     @property
+    def target(self) -> str:
+        """What is learned. Runs of older versions do not say it: they knew one label only."""
+        return str(self.data.get("target", "label"))
+
+    @property
     def is_adapter(self) -> bool:
         """Whether `model/` holds an adapter that needs its base, rather than a whole model."""
         return any(name.startswith("adapter_model") for name in self.manifest["model_sha256"])

@@ -66,6 +66,12 @@ BASELINES = {
     "tfidf": "TF-IDF + logistic regression",
     "nearest-neighbours": "nearest neighbours in the frozen base",
 }
+BASELINES_OF_NUMBERS = {"majority": "always the mean score", "tfidf": "TF-IDF + ridge regression"}
+BASELINES_IN_PLAIN = {
+    "majority": "giving always the same answer",
+    "tfidf": "counting words",
+    "nearest-neighbours": "looking up the most similar training texts",
+}
 
 METHODS = {
     "full": "full fine-tuning (every weight moves)",
@@ -91,8 +97,9 @@ def in_prose(name: str) -> str:
     return title[:1].lower() + title[1:]
 
 
-def baseline(name: str) -> str:
-    return BASELINES.get(name, name)
+def baseline(name: str, of_number: bool = False) -> str:
+    """What a baseline is; where a number is learned, some are another."""
+    return (BASELINES_OF_NUMBERS.get(name) if of_number else None) or BASELINES.get(name, name)
 
 
 def method(recipe: Recipe) -> str:
@@ -165,9 +172,10 @@ def size(number: float) -> str:
 
 
 def sentence(text: str) -> str:
-    """Text with a capital letter and a full stop."""
+    """Text with a capital letter and a full stop. A name of a file or a setting (`train.jsonl: ..`) stays as it is."""
     text = text.strip()
-    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
+    is_name = "." in text.partition(" ")[0].rstrip(".:,")
+    return (text[:1] if is_name else text[:1].upper()) + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
 
 
 def listing(items: list[str]) -> str:
