@@ -42,7 +42,7 @@ def headline(record: Record) -> Headline:
     lead = f"{_own_score(record)} {_against(record)}"
     if verdict["ship"] and record.split != "test":
         title = "It looks worth using, but no test set confirms it"
-        advice = "Hold rows back to judge by (data.test: a file, or a share such as 0.1), and run it again before you rely on it."
+        advice = "Hold rows back to judge by (data.test: a file or a share), and run it again before you rely on it."
         return Headline("good", "Use with care", title, lead, _plain(record), advice)
     if verdict["ship"]:
         advice = "Read below where it is weak and what was not judged; then use it on rows like those it was judged on."
