@@ -228,7 +228,7 @@ def choose(
         ("train.checkpoint_every", "evaluate_every", "at each evaluation"),
         ("train.rewrites", *rewrites),
         ("machine.device", devices.device.type, "what is here"),
-        ("machine.threads", devices.threads, "cores / processes"),
+        ("machine.threads", devices.threads, "the cores it may use / processes"),
         ("machine.micro_batch_tokens", devices.micro_batch_tokens, f"suits a {devices.device.type}"),
     ]
     if recipe.method.kind == "lora":

@@ -15,7 +15,7 @@ from tunesmith.data.batches import Order
 from tunesmith.data.loading import Splits, column_names, load_splits
 from tunesmith.data.sensitive import mask_all, mask_names
 from tunesmith.devices import Devices, seed_everything
-from tunesmith.errors import DataError, Fault, RecipeError, ResourceError
+from tunesmith.errors import DataError, Fault, ModelError, RecipeError, ResourceError
 from tunesmith.fitting import Voice
 from tunesmith.lengths import Lengths, count_lengths
 from tunesmith.models.layers import count_parameters
@@ -87,6 +87,7 @@ def settle(recipe: Recipe, devices: Devices, voice: Voice) -> Start:
     recipe, task_choices = preflight.choose_target(recipe, settled)
     fitting = rewrites.fitting(loaded, devices.device)
     recipe, choices = preflight.choose(recipe, splits, task, base, devices, longest_input(loaded), fitting)
+    require_positions(recipe, loaded)
     rewrites.require_fitting(recipe.train.rewrites, loaded)
     method = methods.build(recipe.method)
     apply_method(method, loaded, recipe.seed, devices)
@@ -108,11 +109,24 @@ def apply_method(method: Any, loaded: Loaded, seed: int, devices: Devices) -> No
 
 def longest_input(loaded: Loaded) -> int:
     """The most tokens that model and tokenizer both take."""
-    positions = getattr(loaded.model.config, "max_position_embeddings", None) or UNLIMITED
+    return int(min(positions_of(loaded), loaded.processor.model_max_length))
+
+
+def positions_of(loaded: Loaded) -> int:
+    """The most tokens that the model has places for."""
+    positions: int = getattr(loaded.model.config, "max_position_embeddings", None) or UNLIMITED
     for name, module in loaded.model.named_modules():
         if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
             positions -= module.padding_idx + 1  # RoBERTa counts from there
-    return int(min(positions, loaded.processor.model_max_length))
+    return positions
+
+
+def require_positions(recipe: Recipe, loaded: Loaded) -> None:
+    """Raises ModelError where rows would be left longer than the model has places for."""
+    asked, positions = recipe.train.max_length, positions_of(loaded)
+    if asked != "auto" and asked > positions:
+        message = f"train.max_length: {asked:,} tokens, but the model has places for {positions:,}"
+        raise ModelError(message, remedy=f"write {positions} or less; train.long_text says what becomes of longer rows")
 
 
 def refuse_output(recipe: Recipe) -> None:

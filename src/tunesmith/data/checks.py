@@ -274,8 +274,9 @@ def absent_classes(labels: Labels) -> Iterator[Finding]:
         unknown = [index for index, label in enumerate(given) if label is not None and label not in known]
         if unknown:
             example = given[unknown[0]]
-            message = f"{len(unknown):,} {name} rows have a label that no training row has, for example "
-            message += f"{shown(str(example))}: they can only be answered wrongly"
+            some = f"1 {name} row has" if len(unknown) == 1 else f"{len(unknown):,} {name} rows have"
+            message = f"{some} a label that no training row has, for example {shown(str(example))}: no answer to "
+            message += "such a row can be right"
             yield _finding("unknown-label", "warn", message, {name: unknown})
         missing = sorted(known - asked) if asked else []
         if missing:
