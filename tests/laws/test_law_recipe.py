@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tunesmith.errors import RecipeError
 from tunesmith.recipe import Recipe
 from tunesmith.recipe.judge import BASELINES
+from tunesmith.recipe.contradictions import contradictions
 from tunesmith.recipe.reading import (
     Located,
     apply_override,
@@ -87,13 +88,13 @@ DATA = st.fixed_dictionaries(
     {"train": TEXT},
     optional={
         "validation": st.one_of(SHARE, TEXT),
-        "test": st.one_of(st.none(), TEXT),
+        "test": st.one_of(st.none(), TEXT, st.floats(0, 1, exclude_min=True, exclude_max=True)),
         "columns": st.dictionaries(TEXT, TEXT, max_size=3),
         "group": st.one_of(st.none(), TEXT),
         "on_bad_row": st.sampled_from(["stop", "skip"]),
         "limit": st.one_of(st.none(), COUNT),
     },
-)
+).filter(lambda data: not any(contradictions({"data": data}, str)))
 JUDGE = optional(
     primary=st.sampled_from(["auto", "accuracy", "macro_f1"]),
     min_gain=st.floats(-1, 1),
