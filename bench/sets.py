@@ -25,8 +25,10 @@ PEER = "trainer"
 # The files that decide how good our models are.
 SUBJECTS = [
     "bench/sets.py", "bench/peers/trainer.py", "src/tunesmith/loop.py", "src/tunesmith/fitting.py",
-    "src/tunesmith/proposal.py", "src/tunesmith/rewrites/*.py", "src/tunesmith/data/batches.py",
-    "src/tunesmith/data/splits.py", "src/tunesmith/tasks/**/*.py", "src/tunesmith/models/heads.py",
+    "src/tunesmith/proposal.py", "src/tunesmith/preflight.py", "src/tunesmith/preparing.py",
+    "src/tunesmith/judging.py", "src/tunesmith/evaluation.py", "src/tunesmith/recipe/*.py",
+    "src/tunesmith/rewrites/*.py", "src/tunesmith/data/batches.py", "src/tunesmith/data/splits.py",
+    "src/tunesmith/data/loading.py", "src/tunesmith/tasks/**/*.py", "src/tunesmith/models/heads.py",
     "src/tunesmith/methods/*.py",
 ]  # fmt: skip
 
@@ -100,7 +102,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 def both_sides(name: str, folder: Path, seed: int, threads: int, code: str) -> list[dict]:
     """Our run, its variants and the Trainer's, each from the kept lines if it is there."""
     one = SETS[name]
-    settings = json.dumps([name, asdict(one), seed, threads, code], sort_keys=True)
+    settings = json.dumps([name, asdict(one), seed, threads, code, data_key(one, folder)], sort_keys=True)
     key = hashlib.sha256(settings.encode()).hexdigest()[:16]
     done = {line["side"]: line for line in harness.kept_lines(FINISHED) if line["key"] == key}
     shared = {"key": key, "set": name, "seed": seed}
@@ -113,6 +115,13 @@ def both_sides(name: str, folder: Path, seed: int, threads: int, code: str) -> l
             recipe = done["tunesmith"]["recipe"]
             done[PEER] = keep(shared | {"side": PEER} | peers(recipe, place, seed, threads))
     return list(done.values())
+
+
+def data_key(one: Set, folder: Path) -> str:
+    """Hash a set's files, so that a changed set is trained anew."""
+    place = folder / one.train
+    files = sorted(place.glob("*.jsonl")) if place.is_dir() else [place, *([folder / one.test] if one.test else [])]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
 
 def keep(line: dict) -> dict:
@@ -213,7 +222,9 @@ def many_labels(golds: list[list[str]], names: list[str], logits_RC: np.ndarray)
     """F1 at a threshold of one half and mean average precision, by scikit-learn."""
     from sklearn.metrics import average_precision_score, f1_score
 
-    gold_RC = np.array([[name in gold for name in names] for gold in golds])
+    unknown = sorted({name for gold in golds for name in gold} - set(names))  # never given, and so missed
+    logits_RC = np.hstack([logits_RC, np.full((len(golds), len(unknown)), -1e9)])
+    gold_RC = np.array([[name in gold for name in [*names, *unknown]] for gold in golds])
     seen = gold_RC.any(axis=0)
     return {
         "micro_f1": f1_score(gold_RC, logits_RC > 0, average="micro"),

@@ -81,7 +81,8 @@ class Tfidf:
             return np.empty((0, len(self.task.labels)))
         if self.task.target.problem_type == "regression":
             return self.pipeline.predict(texts)[:, None]
-        return self.task.target.logits(self.pipeline.predict_proba(texts))
+        shares = self.pipeline.predict_proba(texts)
+        return self.task.target.logits(shares[:, -len(self.task.labels) :])  # of a single label scikit-learn gives two
 
 
 def _text(row: Row) -> str:

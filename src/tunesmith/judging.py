@@ -81,6 +81,13 @@ def _answers(fitted: Fitted, work: Work, split: str) -> list[Prediction]:
     return as_predictions(_golds(work, split), work.task.answers(outputs, fitted.decision))
 
 
+def _count_look(work: Work, folder: RunFolder) -> None:
+    """The run's own look at the sealed test: one, also where judging was interrupted and resumed."""
+    if not any(look["by"] == "run" for look in folders.lines(folder.looks)):
+        look = {"when": now(), "by": "run", "rows": len(work.splits.test), "sha256": work.splits.files["test"]}
+        folders.append(folder.looks, look)
+
+
 def _write(folder: RunFolder, name: str, predictions: Sequence[Prediction]) -> None:
     folders.write_lines(folder.predictions(name), [asdict(prediction) for prediction in predictions])
 
@@ -107,8 +114,7 @@ def judge_run(work: Work, folder: RunFolder, baselines: Mapping[str, Fitted], de
     split = "test" if work.splits.test else "validation"
     plain: list[Prediction] = []
     if work.splits.test:
-        look = {"when": now(), "by": "run", "rows": len(work.splits.test), "sha256": work.splits.files["test"]}
-        folders.append(folder.looks, look)
+        _count_look(work, folder)
         outputs = predict(work.loaded, work.task, work.examples["test"], work.devices)
         _write(folder, "test", as_predictions(_golds(work, "test"), work.task.answers(outputs, decision)))
         for name, fitted in baselines.items():

@@ -153,7 +153,7 @@ def _backward(
         for name, value in loss.metrics.items():
             metrics[name] = metrics.get(name, 0.0) + weight * value
     total, count, *sums = devices.sum(total, count, *metrics.values())
-    return total, max(count, 1.0), dict(zip(metrics, sums, strict=True))
+    return total, count or 1.0, dict(zip(metrics, sums, strict=True))
 
 
 def _finish_gradients(parameters: Sequence[torch.nn.Parameter], scale: float, max_norm: float | None) -> float:

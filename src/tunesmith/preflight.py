@@ -303,7 +303,8 @@ def _on_reading(splits: Splits) -> Iterator[Note]:
 
 
 def _on_size(recipe: Recipe, splits: Splits, trainable: int) -> Iterator[Note]:
-    counts = Counter(label for row in splits.train if (label := checks.label_of(row)) is not None)
+    _, label_of = checks.targets_of(recipe.task.columns)
+    counts = Counter(label for row in splits.train if (label := label_of(row)) is not None)
     size = Size(len(splits.train), median(counts.values()) if counts else math.inf, recipe.method.kind, trainable)
     for advice in SIZE_ADVICE:
         if advice.holds(size):
@@ -321,6 +322,14 @@ def _on_rows(recipe: Recipe, splits: Splits) -> Iterator[Note]:
         yield Note(found.code, found.level, found.message, where, found.remedy, found.source, found.count, places)
 
 
+LOSSES = {
+    "truncate": "their ends are cut off",
+    "head_tail": "their middle is left out",
+    "windows": "their windows leave a part unread",
+}
+"""What a row loses that is too long, by `train.long_text`."""
+
+
 def _on_lengths(recipe: Recipe, lengths: Mapping[str, Lengths]) -> Iterator[Note]:
     for name, found in lengths.items():
         if found.cut:
@@ -332,7 +341,7 @@ def _on_lengths(recipe: Recipe, lengths: Mapping[str, Lengths]) -> Iterator[Note
                 told = f"about {many:,} {name} rows ({share.value:.1%}; by a sample of {found.encoded:,} of them, "
                 told += f"95 % interval {share.low:.1%} to {share.high:.1%})"
             level = "warn" if share.value > TRUNCATED_WARNING else "info"
-            message = f"{told} are longer than {recipe.train.max_length} tokens: their ends are cut off"
+            message = f"{told} are longer than {recipe.train.max_length} tokens: {LOSSES[recipe.train.long_text]}"
             yield Note("truncated", level, message, remedy="train.max_length", count=many)
 
 

@@ -78,7 +78,7 @@ def settle(recipe: Recipe, devices: Devices, voice: Voice) -> Start:
     voice.stage("reading the data")
     unknown = recipe.task.target == "auto"
     settled = recipe.task.settled(column_names(recipe.data.train) if unknown else (), recipe.data.columns)
-    splits = load_splits(recipe.data, settled.columns, recipe.judge.slices)
+    splits = load_splits(recipe.data, settled.columns, recipe.judge.slices, recipe.train.refit)
     task = tasks.build(settled)
     task.learn(splits.train)
     voice.stage("loading the model")

@@ -175,6 +175,7 @@ def test_a_file_that_is_no_recipe_is_named(tunesmith: Command, folder: Path, con
         ("model: ./none\n" + TRAIN.removeprefix(MODEL) + "}\n", "none: no such folder", "name a model folder"),
         ("model: package:none\n" + TRAIN.removeprefix(MODEL) + "}\n", "'none' is not installed", "pip install"),
         (GOOD + "method: {kind: last-layers, layers: 99}\n", "r.yaml:3:29: method.layers: 99", "use fewer"),
+        (GOOD + "method: {kind: lora, target_modules: [query, valeu]}\n", "is called valeu", "there are: "),
         (GOOD + "train: {max_length: 100000}\n", "r.yaml:3:9: train.max_length: 100,000 tokens", "or less"),
         (GOOD + "method: {kind: lora, target_modules: [no]}\n", "r.yaml:3:22: method.target_modules", "there are: "),
     ],

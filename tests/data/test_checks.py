@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from planted import BANKING, COLUMNS, HIDDEN, ORDINARY, Planted, as_rows, banking, clean, plant
 from tunesmith.data import checks, near, sensitive
-from tunesmith.data.checks import Finding, find_all, label_of
+from tunesmith.data.checks import Finding, find_all
 from tunesmith.data.rows import Row, normalised
 from tunesmith.preflight import SIZE_ADVICE, Size
 from tunesmith.recipe.tasks import Column
@@ -214,7 +214,32 @@ def test_rows_without_labels_are_checked_for_the_rest() -> None:
     columns = (Column("text", "text"),)
     rows = [Row({"text": text, "score": 0.5}, "f", line) for line, text in enumerate(("one", "One", "two"))]
     assert [finding.code for finding in find_all({"train": rows}, columns)] == ["duplicate"]
-    assert [label_of(row) for row in rows] == [None] * 3
+
+
+LABELS, SCORE = (Column(name, kind, is_input=False) for name, kind in (("labels", "labels"), ("score", "number")))
+
+
+@pytest.mark.parametrize(("column", "one", "other"), [(LABELS, ["a"], ["a", "b"]), (SCORE, 1.0, 5.0)], ids=str)
+def test_answers_that_are_no_single_label_repeat_and_contradict_too(column: Column, one: object, other: object) -> None:
+    columns = (Column("text", "text"), column)
+    texts = (("same", one), ("same", one), ("torn", one), ("torn", other))
+    rows = [
+        Row({"text": text, column.name: answer, "label": "x"}, "f", line) for line, (text, answer) in enumerate(texts)
+    ]
+    found = {finding.code: finding for finding in find_all({"train": rows}, columns)}
+    assert found["duplicate"].rows == {"train": [1]} and found["conflicting-label"].rows == {"train": [2, 3]}
+    assert not {"rare-class", "imbalance"} & found.keys()  # a column called label that is not learned is no class
+
+
+def test_a_label_of_several_that_training_never_showed_is_named() -> None:
+    columns = (Column("text", "text"), LABELS)
+    splits = {
+        "train": [Row({"text": f"t {line}", "labels": ["a", "b"]}, "f", line) for line in range(3)],
+        "test": [Row({"text": "u", "labels": ["a", "new"]}, "g", 0), Row({"text": "v", "labels": []}, "g", 1)],
+    }
+    found = {finding.code: finding for finding in find_all(splits, columns)}
+    assert found["unknown-label"].rows == {"test": [0]} and "'new'" in found["unknown-label"].message
+    assert found["one-class-missing"].count == 1
 
 
 # texts

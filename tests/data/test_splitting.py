@@ -213,6 +213,24 @@ def test_a_test_share_keeps_groups_whole_and_classes_on_both_sides(tmp_path: Pat
     assert {row["label"] for row in splits.test} == {row["label"] for row in splits.train} == {"a", "b", "c"}
 
 
+def test_rows_without_a_group_go_by_their_input() -> None:
+    """They are no group: with a third of them, a third of the rows would go to one side together."""
+    rows = [Row({"text": f"text {n}", "label": "a", "case": None if n % 3 else n}, "rows", n) for n in range(3000)]
+    kept, held = split_rows(rows, 0.2, COLUMNS, "case", stratum=None)
+    assert all(0.1 < sum(row["case"] is None for row in part) / len(part) < 0.9 for part in (kept, held))
+    assert len(held) / 3000 == pytest.approx(0.2, abs=0.03)
+
+
+def test_refit_learns_validation_rows_so_they_leak_too(tmp_path: Path) -> None:
+    rows = tiny.make_rows(60)
+    files = [write(tmp_path, f"{n}.jsonl", part) for n, part in enumerate((rows[:30], rows[30:50], rows[40:60]))]
+    data = Data(train=files[0], validation=files[1], test=files[2])
+    plain, refit = (load_splits(data, COLUMNS, learns_validation=learns) for learns in (False, True))
+    known = texts(plain.validation) | texts(plain.train)
+    assert refit.leaked == [index for index, row in enumerate(plain.test) if row["text"] in known]
+    assert set(plain.leaked) < set(refit.leaked)
+
+
 def test_test_rows_that_are_in_train_are_found(tmp_path: Path) -> None:
     rows = tiny.make_rows(60)
     train, test = write(tmp_path, "a.jsonl", rows), write(tmp_path, "t.jsonl", [*tiny.make_rows(5, seed=3), *rows[:60]])

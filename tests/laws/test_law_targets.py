@@ -18,6 +18,7 @@ from workbench import run_tiny
 
 import tiny
 from tunesmith import tasks
+from tunesmith.baselines import Tfidf
 from tunesmith.data.rows import Row
 from tunesmith.errors import DataError
 from tunesmith.evaluation import _resamples, as_predictions, score
@@ -26,6 +27,7 @@ from tunesmith.open import Run
 from tunesmith.recipe import TextClassification
 from tunesmith.tasks import metrics
 from tunesmith.tasks.contract import Limit, Prediction
+from tunesmith.tasks.long_texts import MOST_WINDOWS, OVERLAP
 from tunesmith.tasks.targets import TARGETS
 
 Bases = Callable[..., Path]
@@ -266,6 +268,41 @@ def test_taxonomies_are_consistent() -> None:
     assert found["hierarchical_f1"]() == pytest.approx(2 * (1 + 2) / 8)
 
 
+def test_answers_that_are_all_right_are_not_made_surer() -> None:
+    """With no wrong row to learn from, the likeliest temperature is the lowest: as if nothing were in doubt."""
+    logits = np.array([[4.0, 0.0, 0.0], [0.0, 3.0, 0.0], [0.0, 0.0, 2.0]])
+    one = target_of("label", [{"label": label} for label in "abc"])
+    assert one.decide(logits, ["a", "b", "c"])["temperature"] >= 1.0
+    many = target_of("labels", [{"labels": [label]} for label in "abc"])
+    assert many.decide(logits - 1.0, [["a"], ["b"], ["c"]])["temperature"] >= 1.0
+    assert one.decide(np.tile(logits, (20, 1)), [*"abc" * 19, *"bca"])["temperature"] < 20
+
+
+def test_smoothing_does_not_turn_a_rare_label_around() -> None:
+    """Of a row without a rare label, the label's weight must not count: it would teach to give it."""
+    rows = [{"labels": ["rare"]}, *({"labels": ["common"]} for _ in range(999))]
+    target = target_of("labels", rows, class_weights="balanced", label_smoothing=0.1)
+    logits = torch.zeros(1, 2, dtype=torch.float64, requires_grad=True)
+    without = target.tensor(target.numbers(as_rows([{"labels": ["common"]}])))
+    target.loss(logits, without).total.backward()
+    rare = target.labels.index("rare")
+    assert logits.grad is not None and logits.grad[0, rare] > 0
+
+
+@pytest.mark.parametrize("gamma", [0.5, 1.0, 2.0])
+def test_focal_loss_has_a_slope_where_an_answer_is_certain(gamma: float) -> None:
+    for kind, rows in (("label", ONE), ("labels", MANY)):
+        target = target_of(kind, rows, focal_gamma=gamma)
+        logits = torch.full((len(rows), len(target.labels)), 60.0, requires_grad=True)
+        target.loss(logits, target.tensor(target.numbers(as_rows(rows)))).total.backward()
+        assert logits.grad is not None and bool(logits.grad.isfinite().all())
+
+
+def test_equal_scores_are_found_whatever_their_rounding() -> None:
+    with pytest.raises(DataError, match="the same score"):
+        target_of("score", [{"score": 0.1}] * 3)
+
+
 # long texts
 
 
@@ -297,6 +334,29 @@ def test_long_texts(bases: Bases, policy: str) -> None:
             assert {word for text in mine for word in text} >= set(words)
             assert all(set(one) & (set(two) - {"why"}) for one, two in itertools.pairwise(mine))
         assert all(text[0] == "why" for text, of in zip(texts, owner, strict=True) if of == 2)
+
+
+def test_what_windows_leave_unread_is_counted(bases: Bases) -> None:
+    """A partner that had to be cut, and text beyond the last window; but no text that the last window just holds."""
+    task = tasks.build(TextClassification(target="label"))
+    word = next(word for word in tiny.WORDS if len(word) > 1)
+    just_all = 14 + (MOST_WINDOWS - 1) * (14 - 14 // OVERLAP)  # of 16 tokens two are special
+    long, pair = (lambda many: {"text": " ".join([word] * many), "label": "x"}), {"text_pair": " ".join([word] * 13)}
+    rows = as_rows([long(just_all), long(just_all + 1), {**long(13), **pair}, {**long(40), "text_pair": word}, long(3)])
+    task.learn([*rows, *as_rows([{"text": word, "label": "y"}])])
+    processor = task.load(_base(bases), 0, torch.float32).processor
+    for index, lost in enumerate((0, 1, 1, 0, 0)):
+        row, limit = rows[index : index + 1], Limit(16, "windows")
+        assert task.count_cut(row, task.encode(row, processor, limit), processor, limit) == lost, index
+    assert task.count_cut(rows, task.encode(rows, processor, limit), processor, limit) == 2
+
+
+def test_a_task_of_a_single_label_has_its_baseline() -> None:
+    rows = [{"text": f"{'urgent' if n % 3 else 'later'} {n}", "labels": ["urgent"] if n % 3 else []} for n in range(30)]
+    task = tasks.build(TextClassification(target="labels"))
+    task.learn(as_rows(rows))
+    outputs = Tfidf.fit(task, as_rows(rows)).predict(as_rows(rows), [])
+    assert outputs.shape == (30, 1) and ((outputs[:, 0] > 0) == [bool(row["labels"]) for row in rows]).all()
 
 
 def _base(bases: Bases) -> Any:
@@ -343,6 +403,23 @@ def test_every_target_runs_from_file_to_answers(bases: Bases, tmp_path: Path, ki
     primary = run.scores["primary"]
     assert measured[primary]["value"] == pytest.approx(run.scores["test"][primary]["value"], abs=1e-6)
     assert set(run.scores["baselines"]) == {"majority", "tfidf", "nearest-neighbours"}
+
+
+def test_a_step_divides_by_the_weight_of_its_rows(bases: Bases, tmp_path: Path) -> None:
+    """In a batch of one row its weight cancels, be it less than one or more: nothing else would be the mean."""
+    rows = [
+        {"text": row["text"], "label": "rare" if n % 8 == 0 else "common"} for n, row in enumerate(tiny.make_rows(40))
+    ]
+    train = tiny.write_rows(tmp_path / "rows.jsonl", rows)
+    losses = []
+    for weights in ("off", "balanced"):
+        run = run_tiny(
+            bases("bert", dropout=0.0), train, tmp_path / weights,
+            task={"kind": "text-classification", "class_weights": weights},
+            train={"batch_size": 1, "learning_rate": 1e-12, "steps": 12}, judge={"baselines": "off"},
+        )  # fmt: skip
+        losses.append([step["loss"] for step in lines(run.folder.steps)])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
 
 
 def test_settings_are_worked_out_from_the_columns() -> None:

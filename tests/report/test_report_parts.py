@@ -148,7 +148,7 @@ def test_slices_hold_every_row_once():
     assert len(slices["n"]) <= MOST_VALUES + 1
     assert sum(part["rows"] for part in slices["n"].values()) == 300
     assert next(iter(slices["n"])) == "x" and slices["n"]["x"]["rows"] == 150
-    assert set(slices["absent"]) == {"not given"}
+    assert set(slices["absent"]) == {"(not given)"}
     assert slices["n"]["x"]["accuracy"]["low"] <= slices["n"]["x"]["accuracy"]["value"] == pytest.approx(2 / 3)
     lengths = by_length([row // 3 for row in range(300)], predictions, _measures, "accuracy")
     assert sum(part["rows"] for part in lengths.values()) == 300 and len(lengths) == 4

@@ -15,8 +15,8 @@ from tunesmith.tasks.contract import Prediction
 from tunesmith.tasks.metrics import Measure
 
 MOST_VALUES = 20
-REST = "other"
-MISSING = "not given"
+REST = "(all others)"
+MISSING = "(not given)"
 PARTS = 4
 
 Measures = Callable[[Sequence[Prediction]], Mapping[str, Measure]]

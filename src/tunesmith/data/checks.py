@@ -58,38 +58,58 @@ class Finding:
     count: int = 0
 
 
-def label_of(row: Row) -> str | None:
-    """A row's one label; None where the task has none, or several, or a number."""
-    label = row.get("label")
-    return label if isinstance(label, str) else None
+Target = Callable[[Row], str | None]
+
+
+def targets_of(columns: Sequence[Column]) -> tuple[Target, Target]:
+    """What a row's answer is, as one text: (where only equality matters, where it must be one class of several); None
+    where it has no such answer. A column called `label` that the task does not learn is none."""
+    learned = next((column for column in columns if not column.is_input), None)
+    if learned is None:
+        return (lambda row: None), (lambda row: None)
+
+    def answer(row: Row) -> str | None:
+        value = row.get(learned.name)
+        if value is None:
+            return None
+        return "\x1f".join(sorted(map(str, value))) if isinstance(value, list) else str(value)
+
+    return answer, answer if learned.kind == "label" else (lambda row: None)
+
+
+def classes_of(row: Row, columns: Sequence[Column]) -> tuple[str, ...]:
+    """The classes that a row names: one label, several of them, or none."""
+    learned = next((column for column in columns if column.kind in ("label", "labels")), None)
+    value = row.get(learned.name) if learned else None
+    return () if value is None else tuple(map(str, value)) if isinstance(value, list) else (str(value),)
 
 
 def find_all(
     splits: Mapping[str, Sequence[Row]],
     columns: Sequence[Column],
-    target_of: Callable[[Row], str | None] = label_of,
 ) -> list[Finding]:
-    """Every finding on rows.
+    """Every finding on rows. Checks that need a class leave rows without one out.
 
     Args:
         splits: "train", "validation" and "test", in this order; those that have rows.
         columns: the task's columns.
-        target_of: what a row's answer is, where equal inputs with different answers contradict each other; None
-            where a row has no such answer. Checks that need labels leave those rows out.
     """
+    answer_of, label_of = targets_of(columns)
     keys = {name: input_keys(rows, columns) for name, rows in splits.items()}
-    labels = {name: [target_of(row) for row in rows] for name, rows in splits.items()}
+    answers = {name: [answer_of(row) for row in rows] for name, rows in splits.items()}
+    labels = {name: [label_of(row) for row in rows] for name, rows in splits.items()}
+    classes = {name: [classes_of(row, columns) for row in rows] for name, rows in splits.items()}
     inputs = [column.name for column in columns if column.is_input]
     texts = {name: [_text(row, inputs) for row in rows] for name, rows in splits.items()}
     return [
         *empty_texts(keys),
-        *duplicates(keys, labels),
-        *contradictions(keys, labels),
+        *duplicates(keys, answers),
+        *contradictions(keys, answers),
         *shared_inputs(keys),
         *near_copies(keys),
         *frequent_texts(keys),
         *class_sizes(labels),
-        *absent_classes(labels),
+        *absent_classes(classes),
         *labels_in_texts(keys, labels),
         *sensitive_texts(texts),
     ]
@@ -265,24 +285,24 @@ def class_sizes(labels: Labels) -> Iterator[Finding]:
         yield Finding("imbalance", "info", message, remedy=remedy, source=BUDA, count=len(counts))
 
 
-def absent_classes(labels: Labels) -> Iterator[Finding]:
+def absent_classes(classes: Mapping[str, Sequence[tuple[str, ...]]]) -> Iterator[Finding]:
     """Classes that a split never asks for, and labels that training never showed."""
-    known = {label for label in labels["train"] if label is not None}
+    known = {label for labels in classes["train"] for label in labels}
     for name in ("validation", "test"):
-        given = labels.get(name, ())
-        asked = {label for label in given if label is not None}
-        unknown = [index for index, label in enumerate(given) if label is not None and label not in known]
+        given = classes.get(name, ())
+        asked = {label for labels in given for label in labels}
+        unknown = [index for index, labels in enumerate(given) if not known.issuperset(labels)]
         if unknown:
-            example = given[unknown[0]]
+            example = next(label for label in given[unknown[0]] if label not in known)
             some = f"1 {name} row has" if len(unknown) == 1 else f"{len(unknown):,} {name} rows have"
             message = f"{some} a label that no training row has, for example {shown(str(example))}: no answer to "
-            message += "such a row can be right"
+            message += "such a row can be wholly right"
             yield _finding("unknown-label", "warn", message, {name: unknown})
         missing = sorted(known - asked) if asked else []
         if missing:
             named = ", ".join(map(shown, missing[:NAMED_LABELS])) + (", ..." if len(missing) > NAMED_LABELS else "")
-            classes = "1 class has" if len(missing) == 1 else f"{len(missing):,} classes have"
-            message = f"{classes} no {name} row, so nobody will know how well they are answered: {named}"
+            some = "1 class has" if len(missing) == 1 else f"{len(missing):,} classes have"
+            message = f"{some} no {name} row, so nobody will know how well they are answered: {named}"
             yield Finding("one-class-missing", "warn", message, remedy=f"add rows to {name}", count=len(missing))
 
 

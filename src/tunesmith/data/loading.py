@@ -23,7 +23,7 @@ class Splits:
 
     Attributes:
         test: sealed; empty if the recipe names none.
-        leaked: indices of test rows whose normalised input is also in train.
+        leaked: indices of test rows whose normalised input is also among the rows that are learned.
         skipped: bad rows that were left out (`on_bad_row: skip`).
         notes: how columns were read where that was not by their own name.
         files: one SHA-256 for the files of each split (of the one file, where there is one).
@@ -58,8 +58,13 @@ def first_values(source: str | list[str], most: int) -> list[dict[str, Any]]:
     return list(itertools.islice((raw.values for raw in raws if not raw.fault), most))
 
 
-def load_splits(data: Data, columns: Sequence[Column], slices: Sequence[str] = ()) -> Splits:
+def load_splits(
+    data: Data, columns: Sequence[Column], slices: Sequence[str] = (), learns_validation: bool = False
+) -> Splits:
     """Read every file of a recipe and split it; columns named in `slices` are kept in every split.
+
+    Args:
+        learns_validation: whether the validation rows are learned in the end, too (`train.refit`).
 
     Raises:
         DataError: with every bad row named.
@@ -74,8 +79,9 @@ def load_splits(data: Data, columns: Sequence[Column], slices: Sequence[str] = (
             stop_or_skip(readings[split], data.on_bad_row)
     rows = readings["train"].rows
     test: list[Row] = []
+    stratum = next((column.name for column in columns if column.kind == "label"), None)
     if isinstance(data.test, float):
-        rows, test = split_rows(rows, data.test, columns, data.group, salt="test\x1f")
+        rows, test = split_rows(rows, data.test, columns, data.group, stratum, salt="test\x1f")
         # The file that holds the sealed rows: whoever scores the model on it looks at them.
         readings["test"] = replace(readings["train"], faults=[], notes=[])
     elif "test" in readings:
@@ -85,7 +91,7 @@ def load_splits(data: Data, columns: Sequence[Column], slices: Sequence[str] = (
         validation = readings["validation"].rows
     else:
         assert isinstance(data.validation, float | int)
-        train, validation = split_rows(train, float(data.validation), columns, data.group)
+        train, validation = split_rows(train, float(data.validation), columns, data.group, stratum)
     for purpose, left in (("train on", train), ("validate on", validation), ("test on", test if data.test else True)):
         if not left:
             remedy = "give more rows, or change data.validation or data.test"
@@ -94,7 +100,7 @@ def load_splits(data: Data, columns: Sequence[Column], slices: Sequence[str] = (
         train=train,
         validation=validation,
         test=test,
-        leaked=overlap(test, train, columns),
+        leaked=overlap(test, [*train, *validation] if learns_validation else train, columns),
         skipped=[fault for reading in readings.values() for fault in reading.faults],
         notes=[note for reading in readings.values() for note in reading.notes],
         files={split: reading.digest for split, reading in readings.items()},

@@ -47,7 +47,7 @@ class LoraTuning:
         """Full names of the linear layers of the body that the settings ask for.
 
         Raises:
-            ModelError: nothing matches; the message lists what there is.
+            ModelError: one of the names matches nothing; the message lists what there is.
         """
         linear = [
             name
@@ -57,14 +57,14 @@ class LoraTuning:
         asked = self.settings.target_modules
         if isinstance(asked, str):
             return linear
-        found = [name for name in linear if any(name == end or name.endswith(f".{end}") for end in asked)]
-        if not found:
+        unknown = [end for end in asked if not any(_ends_with(name, end) for name in linear)]
+        if unknown or not asked:
             endings = sorted({name.rpartition(".")[2] for name in linear})
             raise ModelError(
-                f"method.target_modules: no linear layer is called {' or '.join(asked)}",
+                f"method.target_modules: no linear layer is called {' or '.join(unknown) or '(nothing)'}",
                 remedy=f"there are: {', '.join(endings)}",
             )
-        return found
+        return [name for name in linear if any(_ends_with(name, end) for end in asked)]
 
     def groups(self, loaded: Loaded, learning_rate: float, weight_decay: float) -> list[dict[str, Any]]:
         return decay_groups(loaded, learning_rate, weight_decay)
@@ -104,3 +104,7 @@ def _outermost(loaded: Loaded) -> tuple[str, ...]:
     """Head modules that PEFT should train and keep as they are (a pooler is left to the body: it is pre-trained)."""
     prefix = layers.body_prefix(loaded.model)
     return tuple(name for name in loaded.head_names if not name.startswith(f"{prefix}."))
+
+
+def _ends_with(name: str, end: str) -> bool:
+    return name == end or name.endswith(f".{end}")

@@ -37,7 +37,8 @@ class Data(Settings):
     path: `label: field/topic`."""
 
     group: str | None = None
-    """A column whose equal values never straddle a split: a patient, a case, an author."""
+    """A column whose equal values never straddle a split that is made here (a share): a patient, a case, an author.
+    Rows without a value go by their input. Between files it is yours to keep them apart."""
 
     on_bad_row: Literal["stop", "skip"] = "stop"
     """`stop` names every bad row and ends with exit code 3; `skip` counts and names them and goes on."""

@@ -26,7 +26,7 @@ class Judge(Settings):
 
     slices: list[str] = Field(default_factory=list)
     """Columns of your files by whose values the primary metric is shown too: a language, a source, a customer. The 20
-    commonest values of each, the rest joined as "other"."""
+    commonest values of each, the rest joined as "(all others)"."""
 
 
 class Deploy(Settings):

@@ -28,7 +28,7 @@ TITLES = {
     "bad-rows": "Bad rows were left out",
     "rare-class": "Some classes have very few rows",
     "unknown-label": "Labels that training never showed",
-    "truncated": "Long rows lost their ends",
+    "truncated": "Long rows lost a part",
     "rate-unusual": "An unusual learning rate",
     "few-rows": "Few rows to learn from",
     "no-tokens": "Rows without words",

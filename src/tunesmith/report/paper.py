@@ -143,7 +143,8 @@ def _on_data(record: Record) -> list[str]:
     said += [f"{wording.count(leaked, 'test row')} also occurred in the training rows."] if leaked else []
     said += [f"{wording.count(skipped, 'malformed row')} left out."] if skipped else []
     cut = [f"{split['cut']:,} {name}" for name, split in splits.items() if split["cut"]]
-    said += [f"Inputs were cut at {record.data['max_length']:,} tokens ({wording.listing(cut) or 'none'} were longer)."]
+    read = wording.LONG_TEXTS[record.data.get("long_text", "truncate")].format(record.data["max_length"])
+    said += [f"Of longer inputs {read}; so {wording.listing(cut) or 'none'} lost a part."]
     return said
 
 

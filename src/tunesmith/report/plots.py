@@ -49,21 +49,22 @@ def draw_curves(record: Record, overfitting: Overfitting | None) -> list[Chart]:
 
 
 def draw_lengths(record: Record) -> Chart:
-    """How long the training rows are, in tokens, and where they are cut."""
+    """How long the training rows are, in tokens, and how many of them the model takes at once."""
     train, limit = record.data["splits"]["train"], int(record.data["max_length"])
     lengths, counts = (np.array(column, dtype=float) for column in zip(*train["lengths"], strict=True))
     longest = int(lengths.max())
     width = max(1, -(-(longest - int(lengths.min()) + 1) // MOST_BINS))
     edges = np.arange(int(lengths.min()), longest + width + 1, width)
     heights, _ = np.histogram(lengths, bins=edges, weights=counts)
-    caption = f"Tokens in each training row. The model takes {limit:,}; "
-    caption += f"{wording.count(train['cut'], 'longer row')} lost the end." if train["cut"] else "no row was cut."
+    read = wording.LONG_TEXTS[record.data.get("long_text", "truncate")].format(limit)
+    lost = wording.count(train["cut"], "row") if train["cut"] else "no row"
+    caption = f"Tokens in each training row. Of longer inputs {read}; so {lost} lost a part."
     figure, axes = new_figure()
     with styled():
         axes.bar(edges[:-1], heights, width=width * 0.9, align="edge", color=FIT)
         near = limit <= 1.3 * longest
         if near:
-            axes.axvline(limit, color=HELD, linewidth=1.4, linestyle="--", label=f"cut at {limit:,} tokens")
+            axes.axvline(limit, color=HELD, linewidth=1.4, linestyle="--", label=f"{limit:,} tokens at once")
             legend(axes)
         axes.set(xlabel="tokens in a row", ylabel="rows")
         axes.grid(axis="x", visible=False)

@@ -145,6 +145,14 @@ def short(value: float | None) -> str:
     return MISSING if value is None else f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
+LONG_TEXTS = {
+    "truncate": "the first {:,} tokens were read",
+    "head_tail": "{:,} tokens were read, a quarter of them from the beginning and the rest from the end",
+    "windows": "overlapping windows of {:,} tokens were read, and their outputs averaged",
+}
+"""What is read of an input that is longer than the model takes, by `train.long_text`."""
+
+
 def count(number: int, one: str, many: str = "") -> str:
     """`1 row`, `1,200 rows`."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"

@@ -47,11 +47,22 @@ def encode_texts(rows: Sequence[Row], processor: Any, limit: Limit) -> list[dict
 
 def count_cut(rows: Sequence[Row], examples: Sequence[dict[str, Any]], processor: Any, limit: Limit) -> int:
     """How many rows lost a part. Only rows that fill the limit are encoded once more, whole."""
-    if limit.policy == "windows":
-        return sum(len(example["windows"]) == MOST_WINDOWS for example in examples)
     full = [row for row, example in zip(rows, examples, strict=True) if len(example["input_ids"]) >= limit.tokens]
+    if limit.policy == "windows":
+        return sum(_unread(full, processor, limit))
     whole = encode_texts(full, processor, Limit(UNLIMITED))
     return sum(len(row["input_ids"]) > limit.tokens for row in whole)
+
+
+def _unread(rows: Sequence[Row], processor: Any, limit: Limit) -> Iterator[bool]:
+    """Of each row, whether its windows leave a part unread: its partner was cut, or they were too many."""
+    for is_pair in (True, False):
+        mine = [row for row in rows if bool(row.get("text_pair")) == is_pair]
+        encoded: Any = _tokenise(mine, processor, UNLIMITED) if mine else {}
+        for index, row in enumerate(mine):
+            fitted = _TokenRow.of(encoded, index, row, processor, limit.tokens)
+            *_, (_, last) = _spans(fitted.length, fitted.room)
+            yield last < fitted.length or len(fitted.tokens["input_ids"]) < len(encoded["input_ids"][index])
 
 
 def _tokenise(rows: Sequence[Row], processor: Any, most: int) -> Any:

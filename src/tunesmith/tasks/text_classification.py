@@ -87,7 +87,7 @@ class TextClassification:
 
     def predict(self, loaded: Loaded, batch: Batch) -> list[np.ndarray]:
         """Raw logits (C,) of each row, in double precision."""
-        return list(self._logits(loaded, batch).double().cpu().numpy())
+        return list(self._logits(loaded, batch).cpu().double().numpy())
 
     def _logits(self, loaded: Loaded, batch: Batch) -> torch.Tensor:
         logits_WC = loaded(**{name: tensor for name, tensor in batch.items() if name not in NOT_FOR_THE_MODEL}).logits

@@ -10,11 +10,16 @@ import numpy as np
 TEMPERATURES = (0.05, 20.0)
 
 
-def fit_temperature(logits: np.ndarray, surprise: Callable[[np.ndarray], float]) -> float:
-    """The number to divide logits by so that the true answers surprise least."""
+def fit_temperature(logits: np.ndarray, surprise: Callable[[np.ndarray], float], faultless: bool) -> float:
+    """The number to divide logits by so that the true answers surprise least.
+
+    Args:
+        faultless: whether every answer is right. Then the surest answers surprise least, and a temperature below 1
+            would say nothing but how few rows there are.
+    """
     from scipy.optimize import minimize_scalar
 
-    bounds = (math.log(TEMPERATURES[0]), math.log(TEMPERATURES[1]))
+    bounds = (0.0 if faultless else math.log(TEMPERATURES[0]), math.log(TEMPERATURES[1]))
     found = minimize_scalar(lambda log: surprise(logits / math.exp(log)), bounds=bounds, method="bounded")
     return round(math.exp(found.x), 6)
 

@@ -16,7 +16,7 @@ from tunesmith.tasks import metrics
 from tunesmith.tasks.contract import Answer, Decision, Loss, Prediction, Value
 from tunesmith.tasks.metrics import Measure
 from tunesmith.tasks.targets.calibration import fit_temperature, sigmoid
-from tunesmith.tasks.targets.one_label import OneLabel
+from tunesmith.tasks.targets.one_label import OneLabel, focus
 
 THRESHOLDS = np.linspace(0.02, 0.98, 97)
 
@@ -64,10 +64,10 @@ class ManyLabels(OneLabel):
         positive_BC, negative_BC = functional.logsigmoid(logits_BC), functional.logsigmoid(-logits_BC)
         pulls = torch.ones(len(self.labels)) if self.weights is None else torch.tensor(self.weights)
         pulls = pulls.to(device=logits_BC.device, dtype=logits_BC.dtype)
-        loss_BC = -(soft_BC * pulls * positive_BC + (1 - soft_BC) * negative_BC)
+        loss_BC = -(soft_BC * positive_BC + (1 - soft_BC) * negative_BC)
+        loss_BC = loss_BC * torch.where(target_BC > 0.5, pulls, 1.0)
         if gamma > 0:
-            right_BC = torch.where(target_BC > 0.5, positive_BC, negative_BC).exp()
-            loss_BC = loss_BC * (1 - right_BC) ** gamma
+            loss_BC = loss_BC * focus(torch.where(target_BC > 0.5, positive_BC, negative_BC), gamma)
         right = ((logits_BC.detach() > 0) == (target_BC > 0.5)).all(dim=-1).sum()
         return Loss(loss_BC.mean(dim=-1).sum(), len(logits_BC), {"exact_match": float(right)})
 
@@ -82,12 +82,16 @@ class ManyLabels(OneLabel):
         def surprise(logits_RC: np.ndarray) -> float:
             return float(np.mean(np.logaddexp(0, np.where(gold_RC > 0.5, -logits_RC, logits_RC))))
 
-        temperature = fit_temperature(outputs_RC, surprise) if len(golds) else 1.0
+        faultless = bool(((outputs_RC > 0) == (gold_RC > 0.5)).all())
+        temperature = fit_temperature(outputs_RC, surprise, faultless) if len(golds) else 1.0
         asked = self.settings.threshold
         if isinstance(asked, float):
             return {"temperature": temperature, "thresholds": [asked] * len(self.labels)}
-        given = sigmoid(outputs_RC / temperature)[None] >= THRESHOLDS[:, None, None]
-        right_TC, either_TC = (given * gold_RC).sum(axis=1), (given + gold_RC).sum(axis=1)
+        shares_RC = sigmoid(outputs_RC / temperature)
+        right_TC, either_TC = np.zeros((2, len(THRESHOLDS), len(self.labels)))
+        for index, threshold in enumerate(THRESHOLDS):  # one at a time: all at once may be gigabytes
+            given_RC = shares_RC >= threshold
+            right_TC[index], either_TC[index] = (given_RC * gold_RC).sum(axis=0), (given_RC + gold_RC).sum(axis=0)
         if asked == "shared":
             right_TC, either_TC = right_TC.sum(axis=1, keepdims=True), either_TC.sum(axis=1, keepdims=True)
         f1_TC = right_TC / np.maximum(either_TC, 1)

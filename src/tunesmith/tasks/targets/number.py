@@ -31,7 +31,7 @@ class Number:
     def learn(self, rows: Sequence[Row]) -> None:
         scores = np.array([row["score"] for row in rows], dtype=float)
         self.mean, self.deviation = float(scores.mean()), float(scores.std())
-        if self.deviation == 0:
+        if scores.min() == scores.max():
             raise DataError("all training rows have the same score", rows[0].file, "there is nothing to learn")
 
     def learned(self) -> dict[str, Any]:

@@ -26,6 +26,11 @@ SHOWN_LABELS = 5
 """How many of the likeliest labels an answer carries where only one can be right."""
 
 
+def focus(logs: torch.Tensor, gamma: float) -> torch.Tensor:
+    """What the focal loss weighs by: (1 - p) to the power of gamma, of log p. At p = 1 a power below 1 has no slope."""
+    return (-torch.expm1(logs)).clamp_min(torch.finfo(logs.dtype).tiny) ** gamma
+
+
 class OneLabel:
     """One of several labels: softmax and cross-entropy."""
 
@@ -85,7 +90,7 @@ class OneLabel:
         smoothing, gamma = self.settings.label_smoothing, self.settings.focal_gamma
         loss_B = -log_B if smoothing == 0 else -(1 - smoothing) * log_B - smoothing * logs_BC.mean(dim=-1)
         if gamma > 0:
-            loss_B = loss_B * (1 - log_B.exp()) ** gamma
+            loss_B = loss_B * focus(log_B, gamma)
         weight_B = known_B.to(loss_B.dtype)
         if self.weights is not None:
             weight_B = weight_B * torch.tensor(self.weights, dtype=loss_B.dtype, device=loss_B.device)[index_B]
@@ -109,7 +114,8 @@ class OneLabel:
             logits_RC = logits_RC - logits_RC.max(axis=1, keepdims=True)
             return float(np.mean(np.log(np.exp(logits_RC).sum(axis=1)) - logits_RC[np.arange(len(right)), right]))
 
-        return {"temperature": fit_temperature(outputs_RC[known], surprise)}
+        faultless = bool((outputs_RC[known].argmax(axis=1) == right).all())
+        return {"temperature": fit_temperature(outputs_RC[known], surprise, faultless)}
 
     def answers(self, outputs_RC: np.ndarray, decision: Decision) -> list[Answer]:
         return [self._answer(probabilities_C) for probabilities_C in self.shares(outputs_RC, decision)]
@@ -176,7 +182,8 @@ class Paths(OneLabel):
         return found
 
     def _answer(self, probabilities_C: np.ndarray) -> Answer:
-        """The likeliest whole path, and with it the probability of each of its ancestors."""
+        """The likeliest whole path, and with it the probability of each of its ancestors: of all that lies in it, also
+        where the ancestor is a label itself."""
         best = super()._answer(probabilities_C)
         branches = {
             branch: float(
