@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith import folder as folders
+from tunesmith.data.columns import listing
 from tunesmith.data.loading import first_values
 from tunesmith.errors import DataError, RecipeError
 from tunesmith.models.references import find_base
@@ -150,7 +151,7 @@ def _columns(table: Table, where: str) -> Iterator[Line]:
     first = first or next((name for name in text.names if name in texts), None)
     first = first or max(texts, key=lambda name: statistics.fmean(map(len, table.values(name))), default=None)
     if first is None:
-        raise DataError("no column of texts", where, f"there are: {', '.join(found)}")
+        raise DataError("no column of texts", where, f"there are: {listing(found)}")
     yield Line("text", first, "the column of texts")
     second = second or next((name for name in pair.names if name in texts and name != first), None)
     if second:
@@ -170,7 +171,7 @@ def _target(table: Table, taken: set[str | None], where: str) -> Line:
             values = table.values(name)
             if _suits(target, values) and (target != "score" or _have_fractions(values)):
                 return Line(TextClassification.TARGETS[target].name, name, f"holds {what}")
-    raise DataError("no column that could be learned", where, f"beside the text there are: {', '.join(rest) or 'none'}")
+    raise DataError("no column that could be learned", where, f"beside the text there are: {listing(rest)}")
 
 
 def _deeper(table: Table, label: str, rest: Sequence[str]) -> Line:

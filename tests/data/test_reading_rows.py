@@ -150,6 +150,29 @@ def test_what_cannot_be_read_is_named_by_file_and_line(name: str, tmp_path: Path
         assert part in str(caught.value), str(caught.value)
 
 
+MAIL = "anna" + "@x.de"
+LONG = "k" * 5000
+NAMES_TWICE = {
+    "a.csv": f"{MAIL},{MAIL}\na,b\n",
+    "b.csv": f"{LONG},{LONG}\na,b\n",
+    "c.jsonl": f'{{"{MAIL}": 1, "{MAIL}": 2}}\n',
+    "d.jsonl": f'{{"{LONG}": 1, "{LONG}": 2}}\n',
+    "e.json": f'[{{"{MAIL}": 1, "{MAIL}": 2}}]',
+    "f.json": f'{{"{MAIL}": [1], "{LONG}": 2}}',
+    "g.json": f'{{"{MAIL}": [1], "{LONG}": [1, 2]}}',
+}
+
+
+@pytest.mark.parametrize("file", NAMES_TWICE)
+def test_names_in_messages_are_masked_and_short(file: str, tmp_path: Path) -> None:
+    """Where a header is missing, names are cells."""
+    (tmp_path / file).write_text(NAMES_TWICE[file])
+    with pytest.raises(DataError) as caught:
+        stop_or_skip(read_rows(tmp_path / file, COLUMNS, {}), "stop")
+    said = str(caught.value).replace(str(tmp_path), "")
+    assert MAIL not in said and len(said) < 800, said
+
+
 def test_there_are_enough_odd_and_bad_files() -> None:
     assert len(GOOD) + len(BAD) >= 40
 
