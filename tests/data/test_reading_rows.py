@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import time
+import tracemalloc
 from pathlib import Path
 
 import pytest
 
+from tunesmith.data.files import not_utf8
 from tunesmith.data.rows import Row
 from tunesmith.data.sources import Reading, read_rows, stop_or_skip
 from tunesmith.errors import DataError
@@ -148,6 +150,24 @@ def test_what_cannot_be_read_is_named_by_file_and_line(name: str, tmp_path: Path
     assert str(path.parent) in str(caught.value)
     for part in said:
         assert part in str(caught.value), str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "place"),
+    [
+        (b"x" + "é".encode() * 500_000 + b"\xff", ":1:500002: not UTF-8 (byte 1000001, 0xFF)"),
+        (b"x" + "é".encode() * 500_000, ""),
+        (b"text\r" + b"x" * 200_000 + b"\rab\xc3", ":3:3: not UTF-8 (byte 200008, 0xC3)"),
+        (b"text\r\nab\xc3\r\n", ":2:3: not UTF-8 (byte 8, 0xC3)"),
+    ],
+)
+def test_a_wrong_byte_is_found_without_holding_the_line(content: bytes, place: str, tmp_path: Path) -> None:
+    path = written(tmp_path, "a.csv", content)
+    tracemalloc.start()
+    said = str(not_utf8(path, packed=False))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert place in said and peak < 1_000_000
 
 
 MAIL = "anna" + "@x.de"
