@@ -76,6 +76,12 @@ def _parts(theirs: str, column: Column, found: Sequence[str]) -> tuple[str, ...]
     return parts if column.kind in JOINED_KINDS and len(parts) > 1 and all(part in found for part in parts) else ()
 
 
+def usual_names(found: Sequence[str], wanted: Sequence[Column], usual: Mapping[str, str]) -> dict[str, str]:
+    """Those of usual names (ours: theirs) that a file has."""
+    asked = {column.name: column for column in wanted if column.name in usual}
+    return {ours: usual[ours] for ours, column in asked.items() if _parts(usual[ours], column, found)}
+
+
 def listing(names: Sequence[str], most: int = 30) -> str:
     """Column names for a message; a file may have thousands, names of any length, or a row where names should be."""
     return (", ".join(map(short, names[:most])) or "none") + (
