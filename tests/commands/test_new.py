@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -138,3 +139,108 @@ def test_a_model_that_is_not_here_gets_its_rate_at_the_run(tunesmith: Command, t
     choices = {choice["key"]: choice["value"] for choice in done.json["choices"]}
     assert isinstance(choices["train.learning_rate"], float)
     assert choices["train.long_text"] == "windows", "this model takes 66 tokens"
+
+
+HEADERLESS = {
+    "a label that comes again": [[f"{row['text']}, please", row["label"]] for row in ROWS],
+    "a sentence above sentences": [
+        ["My new card has not come yet", "x"],
+        *([row["text"], "ab"[i % 2]] for i, row in enumerate(ROWS)),
+    ],
+    "a number above numbers": [["A dog runs", "0.125"], *([row["text"], str(i / 7)] for i, row in enumerate(ROWS))],
+}
+
+
+@pytest.mark.parametrize("name", HEADERLESS)
+@pytest.mark.parametrize("ending", ["csv", "tsv"])
+def test_a_first_row_is_not_taken_for_names(tunesmith: Command, tmp_path: Path, name: str, ending: str) -> None:
+    write_table(tmp_path / f"a.{ending}", HEADERLESS[name])
+    done = tunesmith("new", tmp_path / f"a.{ending}", "-o", tmp_path / "r.yaml")
+    assert done.code == 3 and "first row looks like a row" in done.err and "put a line" in done.err
+    assert not (tmp_path / "r.yaml").exists()
+
+
+NAMES = {
+    "short names": ["mail", "queue"],
+    "one of the labels": ["message", tiny.LABELS[0]],
+    "a survey": ["How much do you like what you have bought from us?", "Which of our queues did you write to"],
+    "numbers": ["0", "1"],
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_odd_names_are_names(tunesmith: Command, tmp_path: Path, name: str) -> None:
+    write_table(tmp_path / "a.csv", [NAMES[name], *([f"{row['text']}, please", row["label"]] for row in ROWS)])
+    done = tunesmith("new", tmp_path / "a.csv", "-o", tmp_path / "r.yaml")
+    assert done.code == 0, done.err
+    assert list(read_recipe(tmp_path / "r.yaml").data.columns.values()) == NAMES[name]
+
+
+def write_table(path: Path, rows: list[list[str]]) -> None:
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        csv.writer(file, delimiter="\t" if path.suffix == ".tsv" else ",").writerows(rows)
+
+
+@pytest.mark.parametrize(
+    "column",
+    ["queue\nseed: 7", "queue\r\nseed: 7", "queue\u2028seed: 7", "queue \x07", "a # b: c", " ".join(["queue"] * 60)],
+)
+def test_a_name_of_any_form_stays_in_its_place(tunesmith: Command, tmp_path: Path, column: str) -> None:
+    rows = [{"mail": row["text"], column: row["label"]} for row in ROWS]
+    done = tunesmith("new", tiny.write_rows(tmp_path / "a.jsonl", rows), "-o", tmp_path / "r.yaml")
+    assert done.code == 0, done.err
+    recipe = read_recipe(tmp_path / "r.yaml")
+    assert recipe.seed == 0 and recipe.data.columns == {"text": "mail", "label": column}
+
+
+def test_reasons_and_lists_of_columns_are_masked_and_short(tunesmith: Command, tmp_path: Path) -> None:
+    address, long = "anna" + "@x.de", "k" * 5000
+    rows = [{"mail": row["text"], address: row["label"], long: None} for row in ROWS]
+    done = tunesmith("new", tiny.write_rows(tmp_path / "a.jsonl", rows), "-o", tmp_path / "r.yaml")
+    reasons = [line.partition("  # ")[2] for line in (tmp_path / "r.yaml").read_text().splitlines()]
+    assert done.code == 0 and not any(address in reason for reason in reasons)
+    for number, rows in enumerate([[{address: 1, long: 2}], [{"text": "one", address: None, long: None}]]):
+        done = tunesmith("new", tiny.write_rows(tmp_path / f"{number}.jsonl", rows), "-o", tmp_path / "s.yaml")
+        assert done.code == 3 and address not in done.err and len(done.err) < 800
+
+
+def test_texts_with_a_number_far_down_are_seen(tunesmith: Command, tmp_path: Path) -> None:
+    rows = [{"mail": row["text"], "queue": row["label"]} for row in tiny.make_rows(1001)]
+    rows[1000]["mail"] = 5
+    done = tunesmith("new", tiny.write_rows(tmp_path / "a.jsonl", rows), "-o", tmp_path / "r.yaml")
+    assert done.code == 0, done.err
+
+
+@pytest.mark.parametrize("unsuitable", [None, "id"])
+def test_the_recipe_learns_what_it_says(tunesmith: Command, tmp_path: Path, unsuitable: str | None) -> None:
+    """A run takes `label` before `score`, unless the recipe names the score."""
+    rows = [
+        {"text": row["text"], "label": unsuitable and f"{unsuitable}{i}", "score": i / 7} for i, row in enumerate(ROWS)
+    ]
+    done = tunesmith("new", tiny.write_rows(tmp_path / "a.jsonl", rows), "-o", tmp_path / "r.yaml")
+    assert done.code == 0 and "a number for each text" in done.out, done.err
+    recipe = read_recipe(tmp_path / "r.yaml")
+    assert recipe.task.settled(list(rows[0]), recipe.data.columns).target == "score"
+
+
+def test_the_only_other_file_of_a_folder_is_trained_on(tunesmith: Command, tmp_path: Path) -> None:
+    for name in ("cv_pool", "test"):
+        tiny.write_rows(tmp_path / "data" / f"{name}.jsonl", ROWS)
+    done = tunesmith("new", tmp_path / "data", "-o", tmp_path / "r.yaml")
+    assert done.code == 0, done.err
+    data = read_recipe(tmp_path / "r.yaml").data
+    assert [Path(str(path)).name for path in (data.train, data.test)] == ["cv_pool.jsonl", "test.jsonl"]
+    tiny.write_rows(tmp_path / "data" / "other.jsonl", ROWS)
+    assert tunesmith("new", tmp_path / "data", "-o", tmp_path / "s.yaml").code == 3
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\x00\x01", b"\xff" * 64, (9).to_bytes(8, "little") + b'{"a": 1}', b"\2" + bytes(7) + b"[]"]
+)
+def test_torn_weights_are_told(tunesmith: Command, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text('{"model_type": "bert"}')
+    (tmp_path / "model" / "model.safetensors").write_bytes(content)
+    file = tiny.write_rows(tmp_path / "a.jsonl", ROWS)
+    done = tunesmith("new", file, "-o", tmp_path / "r.yaml", "--model", tmp_path / "model")
+    assert done.code == 3 and "cannot be opened" in done.err and "model" in done.err

@@ -356,6 +356,50 @@ def test_masking_takes_time_in_proportion() -> None:
     assert time.perf_counter() - began < 20
 
 
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("我的邮箱是{}请回复", "我的邮箱是[{}]请回复"),
+        ("メールは{}です", "メールは[{}]です"),
+        ("อีเมล{}ครับ", "อีเมล[{}]ครับ"),
+        ("제 것은 {}입니다", "제 것은 [{}]입니다"),
+    ],
+)
+@pytest.mark.parametrize("kind", [kind for kind in HIDDEN if kind not in ("private key", "password in a URL")])
+def test_text_without_spaces_around_it_hides_nothing(kind: str, text: str, masked: str) -> None:
+    for hidden in HIDDEN[kind]:
+        bare = hidden.removesuffix(" please")
+        assert kind in sensitive.find([text.format(bare)])
+        shown = sensitive.mask(text.format(bare))
+        assert bare not in shown and (kind == "written-out password or key" or shown == masked.format(kind))
+
+
+@pytest.mark.parametrize(
+    "address", ["Özlem{}x.de", "жанна{}почта.рф", "anna{}münchen.de", "张三{}例子.中国", "a.张三{}x.cn"]
+)
+def test_an_address_may_hold_letters_of_any_script(address: str) -> None:
+    assert sensitive.mask(f"to {address.format('@')}, please") == "to [e-mail address], please"
+
+
+def test_digits_of_other_scripts_are_no_numbers_with_a_checksum() -> None:
+    cpf, nir = "111.444" + ".777-35", "1 85 05 78 " + "006 084 91"
+    arabic = str.maketrans("0123456789", "٠١٢٣٤٥٦٧٨٩")
+    for number in (cpf, nir):
+        half = number[:-2] + number[-2:].translate(arabic)
+        assert sensitive.mask(f"{number} und {half}") == f"[national id] und {half}"
+
+
+@pytest.mark.parametrize("piece", ["eyJ-", "sk-", "glpat-", "xoxb-", "eyJaaaaaaaa-", "张a@", "张@", "a张"])
+def test_a_begun_token_again_and_again_takes_time_in_proportion(piece: str) -> None:
+    def seconds(length: int) -> float:
+        began = time.process_time()
+        sensitive.find([f"{piece * (length // len(piece))} @ "])
+        return time.process_time() - began
+
+    few, many = (min(seconds(length) for _ in range(3)) for length in (20_000, 160_000))
+    assert many < 20 * few, "eight times the text"
+
+
 def test_names_that_become_the_same_are_numbered() -> None:
     one, other = HIDDEN["e-mail address"]
     shown = {one: "[e-mail address]", "card": "card", other: "[e-mail address] (2)"}

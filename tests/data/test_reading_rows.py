@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import time
+import tracemalloc
 from pathlib import Path
 
 import pytest
 
+from tunesmith.data.files import not_utf8
 from tunesmith.data.rows import Row
 from tunesmith.data.sources import Reading, read_rows, stop_or_skip
 from tunesmith.errors import DataError
@@ -148,6 +150,47 @@ def test_what_cannot_be_read_is_named_by_file_and_line(name: str, tmp_path: Path
     assert str(path.parent) in str(caught.value)
     for part in said:
         assert part in str(caught.value), str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "place"),
+    [
+        (b"x" + "é".encode() * 500_000 + b"\xff", ":1:500002: not UTF-8 (byte 1000001, 0xFF)"),
+        (b"x" + "é".encode() * 500_000, ""),
+        (b"text\r" + b"x" * 200_000 + b"\rab\xc3", ":3:3: not UTF-8 (byte 200008, 0xC3)"),
+        (b"text\r\nab\xc3\r\n", ":2:3: not UTF-8 (byte 8, 0xC3)"),
+    ],
+)
+def test_a_wrong_byte_is_found_without_holding_the_line(content: bytes, place: str, tmp_path: Path) -> None:
+    path = written(tmp_path, "a.csv", content)
+    tracemalloc.start()
+    said = str(not_utf8(path, packed=False))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert place in said and peak < 1_000_000
+
+
+MAIL = "anna" + "@x.de"
+LONG = "k" * 5000
+NAMES_TWICE = {
+    "a.csv": f"{MAIL},{MAIL}\na,b\n",
+    "b.csv": f"{LONG},{LONG}\na,b\n",
+    "c.jsonl": f'{{"{MAIL}": 1, "{MAIL}": 2}}\n',
+    "d.jsonl": f'{{"{LONG}": 1, "{LONG}": 2}}\n',
+    "e.json": f'[{{"{MAIL}": 1, "{MAIL}": 2}}]',
+    "f.json": f'{{"{MAIL}": [1], "{LONG}": 2}}',
+    "g.json": f'{{"{MAIL}": [1], "{LONG}": [1, 2]}}',
+}
+
+
+@pytest.mark.parametrize("file", NAMES_TWICE)
+def test_names_in_messages_are_masked_and_short(file: str, tmp_path: Path) -> None:
+    """Where a header is missing, names are cells."""
+    (tmp_path / file).write_text(NAMES_TWICE[file])
+    with pytest.raises(DataError) as caught:
+        stop_or_skip(read_rows(tmp_path / file, COLUMNS, {}), "stop")
+    said = str(caught.value).replace(str(tmp_path), "")
+    assert MAIL not in said and len(said) < 800, said
 
 
 def test_there_are_enough_odd_and_bad_files() -> None:

@@ -76,11 +76,23 @@ def _parts(theirs: str, column: Column, found: Sequence[str]) -> tuple[str, ...]
     return parts if column.kind in JOINED_KINDS and len(parts) > 1 and all(part in found for part in parts) else ()
 
 
+def usual_names(found: Sequence[str], wanted: Sequence[Column], usual: Mapping[str, str]) -> dict[str, str]:
+    """Those of usual names (ours: theirs) that a file has."""
+    asked = {column.name: column for column in wanted if column.name in usual}
+    return {ours: usual[ours] for ours, column in asked.items() if _parts(usual[ours], column, found)}
+
+
 def listing(names: Sequence[str], most: int = 30) -> str:
     """Column names for a message; a file may have thousands, names of any length, or a row where names should be."""
-    masked = [mask(name) for name in names[:most]]
-    shown = [name if len(name) <= 60 else f"{name[:57]}..." for name in masked]
-    return (", ".join(shown) or "none") + (f" and {len(names) - most:,} more" if len(names) > most else "")
+    return (", ".join(map(short, names[:most])) or "none") + (
+        f" and {len(names) - most:,} more" if len(names) > most else ""
+    )
+
+
+def short(name: str) -> str:
+    """One column's name for a message."""
+    masked = mask(name)
+    return masked if len(masked) <= 60 else f"{masked[:57]}..."
 
 
 def read_cell(column: Column, values: Mapping[str, Any], places: Sequence[str]) -> tuple[Any, str]:

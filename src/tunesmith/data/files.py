@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import errno
 import gzip
 import io
@@ -10,6 +11,8 @@ import stat
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
+from itertools import chain
 from pathlib import Path
 
 from tunesmith.errors import DataError
@@ -34,6 +37,7 @@ LARGEST_UNPACKED_BYTES = 50_000_000_000
 """An archive may unpack to 64 MB whatever its size, above that to 200 times its size, and never to more than 50 GB."""
 
 HEAD_BYTES = 512
+PIECE_BYTES = 1 << 16
 _SIGNS = (
     (b"\x1f\x8b", 0, "a gzip archive"),
     (b"PK\x03\x04", 0, "a zip archive (or an Excel workbook)"),
@@ -168,19 +172,31 @@ def sign_of(head: bytes) -> str:
 
 def not_utf8(path: Path, packed: bool) -> DataError:
     """The error for a text that is not UTF-8, naming its first wrong byte. Reads the file once more to find it."""
-    offset = 0
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    offset, number, column = 0, 1, 1
+    returns = 0  # in this line: a file whose lines end in CR alone is one line to us
     with open_bytes(path, packed) as file:
-        for number, line in enumerate(file, start=1):
+        for piece in chain(iter(partial(file.readline, PIECE_BYTES), b""), [b""]):
+            held = len(decoder.getstate()[0])
             try:
-                line.decode("utf-8")
+                text = decoder.decode(piece, final=not piece)
             except UnicodeDecodeError as error:
-                before = line[: error.start].decode("utf-8")
-                number += before.count("\r")  # a file whose lines end in CR alone is one line to us
-                column = len(before) - before.rfind("\r")
-                byte = f"byte {offset + error.start}, 0x{line[error.start]:02X}"
-                return DataError(f"not UTF-8 ({byte})", f"{path}:{number}:{column}", SAVE_AS_UTF8)
-            offset += len(line)
+                before = error.object[: error.start].decode("utf-8")
+                byte = f"byte {offset - held + error.start}, 0x{error.object[error.start]:02X}"
+                place = f"{path}:{number + returns + before.count(chr(13))}:{_column_after(before, column)}"
+                return DataError(f"not UTF-8 ({byte})", place, SAVE_AS_UTF8)
+            offset += len(piece)
+            if piece.endswith(b"\n"):
+                number, returns, column = number + 1, 0, 1
+            else:
+                returns, column = returns + text.count("\r"), _column_after(text, column)
     return DataError("not UTF-8", str(path), SAVE_AS_UTF8)
+
+
+def _column_after(text: str, column: int) -> int:
+    """The column behind a text that begins in one."""
+    last = text.rfind("\r")
+    return column + len(text) if last < 0 else len(text) - last
 
 
 SAVE_AS_UTF8 = "save the file as UTF-8 (from Latin-1: `iconv -f LATIN1 -t UTF-8 FILE`)"

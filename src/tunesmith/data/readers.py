@@ -12,6 +12,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from tunesmith.data.columns import listing, short
 from tunesmith.data.files import BY_LINE, encoding_of, not_utf8, open_bytes, unchanged
 from tunesmith.data.json_text import JsonFault, doubled_key, parse
 from tunesmith.errors import DataError, Fault
@@ -130,7 +131,8 @@ def json_row(content: bytes, number: int) -> RawRow:
         return RawRow(number, fault="not a JSON object ({...}) on one line")
     twice = doubled_key(content, len(values))
     if twice:
-        return RawRow(number, fault=f"the key {twice!r} is there twice", column=twice, remedy="keep one")
+        key = short(twice)
+        return RawRow(number, fault=f"the key {key!r} is there twice", column=key, remedy="keep one")
     return RawRow(number, values)
 
 
@@ -160,7 +162,7 @@ def _json(file: RowFile) -> Iterator[RawRow]:
     keys += len(document) if isinstance(document, dict) else 0
     twice = doubled_key(content, keys)
     if twice:
-        raise DataError(f"the key {twice!r} is there twice in one object", str(file.path), "keep one")
+        raise DataError(f"the key {short(twice)!r} is there twice in one object", str(file.path), "keep one")
     for number, row in enumerate(rows, start=1):
         yield RawRow(number, row) if isinstance(row, dict) else RawRow(number, fault="not a JSON object ({...})")
 
@@ -194,15 +196,16 @@ def _rows_of_document(file: RowFile, document: Any) -> list[Any]:
     around = [name for name, value in lists.items() if value and all(isinstance(item, dict) for item in value)]
     lengths = {len(value) for value in lists.values()}
     if len(around) == 1 and not (len(lists) == len(document) > 1 and len(lengths) == 1):
-        file.notes.append(f"{file.path}: rows are read from the list {around[0]!r}")
+        file.notes.append(f"{file.path}: rows are read from the list {short(around[0])!r}")
         return list(document[around[0]])
     if len(lists) < len(document) or not document:
         if not lists:
             raise DataError("one object, not a list of rows", str(file.path), "write [{...}, {...}], or name it .jsonl")
-        listed = ", ".join(repr(name) for name in document)
-        raise DataError(f"which list holds the rows? ({listed})", str(file.path), "write one list of objects")
+        raise DataError(
+            f"which list holds the rows? ({listing(list(document))})", str(file.path), "write one list of objects"
+        )
     if len(lengths) > 1:
-        sizes = ", ".join(f"{name}: {len(value)}" for name, value in lists.items())
+        sizes = listing([f"{name}: {len(value)}" for name, value in lists.items()])
         raise DataError(f"columns of different lengths ({sizes})", str(file.path), "give each column a cell a row")
     file.columns = list(document)
     return [dict(zip(document, cells, strict=True)) for cells in zip(*document.values(), strict=True)]
@@ -277,7 +280,7 @@ def _header(file: RowFile, header: list[str], line: int) -> list[str]:
         raise DataError("a NUL character", f"{where}:{at}", "is it UTF-16 without a byte order mark? Save it as UTF-8")
     doubled = sorted({name for name in header if header.count(name) > 1})
     if doubled:
-        raise DataError(f"column {doubled[0]!r} is there twice", where, "give each column its own name")
+        raise DataError(f"column {short(doubled[0])!r} is there twice", where, "give each column its own name")
     file.columns = header
     return header
 

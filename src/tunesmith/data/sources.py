@@ -12,7 +12,7 @@ from pathlib import Path
 
 import orjson
 
-from tunesmith.data.columns import Places, listing, map_columns, read_cell
+from tunesmith.data.columns import Places, listing, map_columns, read_cell, usual_names
 from tunesmith.data.files import kind_of, require_regular, unchanged
 from tunesmith.data.guard import guarded_rows, needs_guard
 from tunesmith.data.readers import SEPARATORS, RawRow, RowFile, rows_here
@@ -55,16 +55,20 @@ class Wanted:
         columns: the task's columns; a required one that is missing in a row makes it a bad row.
         named: ours -> theirs.
         extra: further columns of the file to keep under their own names (a group, a slice).
+        usual: ours -> theirs, for files that have such a column.
     """
 
     columns: Sequence[Column]
     named: Mapping[str, str]
     extra: Sequence[str] = ()
+    usual: Mapping[str, str] = field(default_factory=dict)
 
     def names(self) -> frozenset[str]:
         """Every column of a file that could be one of these."""
         ours = [name for column in self.columns for name in column.names]
-        parts = [part for theirs in self.named.values() for part in (theirs, *theirs.split("/"))]
+        parts = [
+            part for theirs in (*self.named.values(), *self.usual.values()) for part in (theirs, *theirs.split("/"))
+        ]
         return frozenset((*ours, *parts, *self.extra))
 
 
@@ -97,6 +101,7 @@ def read_source(
     named: Mapping[str, str],
     extra: Sequence[str] = (),
     split: str = "train",
+    usual: Mapping[str, str] | None = None,
 ) -> Reading:
     """Read every file of a source (see `files_of`). Each file is mapped for itself.
 
@@ -106,7 +111,7 @@ def read_source(
     whole = Reading()
     first: tuple[str, Places] | None = None
     for name in files_of(source):
-        one, places = _read_file(name, Wanted(columns, named, extra), split)
+        one, places = _read_file(name, Wanted(columns, named, extra, usual or {}), split)
         whole.rows += one.rows
         whole.faults += one.faults
         whole.notes += one.notes
@@ -167,6 +172,7 @@ def stream_rows(
     extra: Sequence[str] = (),
     split: str = "train",
     notes: list[str] | None = None,
+    usual: Mapping[str, str] | None = None,
 ) -> Iterator[Row | Fault]:
     """Rows one by one in constant memory; a bad row comes as its fault. (A .json file is one text, and held whole.)
 
@@ -175,11 +181,12 @@ def stream_rows(
 
     Args:
         notes: filled with what is to be said on how the files were read.
+        usual: as in `Wanted`.
 
     Raises:
         DataError: as `read_source`; after some rows, if what is wrong lies behind them.
     """
-    wanted = Wanted(columns, named, extra)
+    wanted = Wanted(columns, named, extra, usual or {})
     said = notes if notes is not None else []
     for name in files_of(str(source) if isinstance(source, Path) else source):
         file = describe_file(name, wanted, split)
@@ -229,8 +236,9 @@ def raw_rows(file: RowFile) -> Iterator[RawRow]:
 
 def _map(file: RowFile, found: Sequence[str], wanted: Wanted) -> tuple[Places, list[str]]:
     where = str(file.path)
+    usual = usual_names(found, wanted.columns, wanted.usual)
     try:
-        places, notes = map_columns(found, wanted.columns, wanted.named, where)
+        places, notes = map_columns(found, wanted.columns, {**usual, **wanted.named}, where)
     except DataError as error:
         if file.kind in SEPARATORS and not wanted.names().intersection(found):
             seems = f"no header line? The first line seems to be a row: {listing(found, 5)}"

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from tunesmith.data.columns import short
 from tunesmith.data.files import open_bytes, sign_of
 from tunesmith.data.readers import RawRow, RowFile
 from tunesmith.errors import DataError
@@ -104,7 +105,7 @@ def _names(file: RowFile, schema: pa.Schema) -> list[str]:
     """The columns to decode. All names are noted in the file."""
     doubled = [name for name, times in Counter(schema.names).items() if times > 1]
     if doubled:
-        raise DataError(f"column {doubled[0]!r} is there twice", str(file.path), "give each column its own name")
+        raise DataError(f"column {short(doubled[0])!r} is there twice", str(file.path), "give each column its own name")
     file.columns = list(schema.names)
     return [name for name in schema.names if file.wanted is None or name in file.wanted]
 

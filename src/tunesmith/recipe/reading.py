@@ -84,9 +84,9 @@ def schema_line(folder: Path) -> str:
     return f"# yaml-language-server: $schema={os.path.relpath(SCHEMA_FILE, folder)}"
 
 
-def to_yaml(values: dict[str, Any]) -> str:
+def to_yaml(values: dict[str, Any], width: int = 120) -> str:
     yaml = YAML(typ="rt")
-    yaml.width = 120
+    yaml.width = width
     yaml.default_flow_style = False
     yaml.representer.add_representer(type(None), lambda rep, _: rep.represent_scalar("tag:yaml.org,2002:null", "null"))
     yaml.representer.add_representer(str, _represent_text)
@@ -97,7 +97,7 @@ def to_yaml(values: dict[str, Any]) -> str:
 
 def _represent_text(rep: Any, text: str) -> Any:
     """A text in quotes wherever our own reader would take it for something else."""
-    quoted = scalar(text) is not text or any(mark in text for mark in "\x85\u2028\u2029\ufeff")
+    quoted = scalar(text) is not text or any(mark in text for mark in "\n\x85\u2028\u2029\ufeff")
     return rep.represent_scalar("tag:yaml.org,2002:str", text, style='"' if quoted else None)
 
 
