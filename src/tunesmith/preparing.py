@@ -169,6 +169,7 @@ def describe_data(work: Work) -> dict[str, Any]:
         "long_text": work.recipe.train.long_text,
         "max_length": work.recipe.train.max_length,
         "leaked": len(work.splits.leaked),
+        "skipped_rows": len(work.splits.skipped),
         "skipped": [str(fault) for fault in work.splits.skipped[:100]],
         "first_batch": first_batch(work),
     }

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from tunesmith.errors import RecipeError
 from tunesmith.recipe import Recipe
-from tunesmith.recipe.judge import BASELINES
 from tunesmith.recipe.contradictions import contradictions
+from tunesmith.recipe.judge import BASELINES
 from tunesmith.recipe.reading import (
     Located,
     apply_override,
