@@ -78,6 +78,8 @@ def settle(recipe: Recipe, devices: Devices, voice: Voice) -> Start:
     voice.stage("reading the data")
     unknown = recipe.task.target == "auto"
     settled = recipe.task.settled(column_names(recipe.data.train) if unknown else (), recipe.data.columns)
+    if faults := list(settled.idle()):
+        raise RecipeError(faults[0].message, faults=faults)
     splits = load_splits(recipe.data, settled.columns, recipe.judge.slices)
     task = tasks.build(settled)
     task.learn(splits.train)
