@@ -221,10 +221,10 @@ def _stay_offline(model: str, hub_data: bool = False) -> None:
     """Before any library is imported: only a base or rows that are named by a hub id may use the network."""
     import os
 
+    from tunesmith.models.safety import switch_off_downloads
     from tunesmith.recipe import is_path
 
-    os.environ["USE_HUB_KERNELS"] = "NO"
-    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    switch_off_downloads()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     if not hub_data and (not model or model.startswith("package:") or is_path(model)):
         os.environ["HF_HUB_OFFLINE"] = "1"
