@@ -153,7 +153,7 @@ TABLE: dict[str, Row] = {
     "data.group": Row({"data": {"group": "case"}}, groups_stay_together),
     "data.on_bad_row": Row(
         {"data": {"on_bad_row": "skip"}},
-        lambda plain, changed: len(read_json(changed.folder.data)["skipped"]) == 1,
+        lambda plain, changed: read_json(changed.folder.data)["skipped_rows"] == 1,
         common=lambda place: {"data": {"train": str(place.folder / "bad.jsonl")}},
     ),
     "data.limit": Row({"data": {"limit": 20}}, rows_of("train")),
