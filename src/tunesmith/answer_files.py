@@ -34,6 +34,9 @@ class Parts:
 
     def require_free(self, force: bool, read: Sequence[str]) -> None:
         """Raise RecipeError if OUT must not be written: it is there already, or is what is read."""
+        folders.require_permission(self.path)
+        if any(place.is_file() for place in self.out.parents):
+            raise RecipeError("it lies in a file", str(self.out), "name a file in a folder")
         if self.out.is_dir():
             raise RecipeError("a folder of this name is there", str(self.out), "name a file")
         if not self.out.exists():
@@ -119,7 +122,8 @@ class Parts:
         counts: dict[str, int] = folders.read_json(self.path / COUNTS)
         staged = self.path / JOINED
         if staged.exists():
-            os.replace(staged, self.out)
+            with folders.disk_errors_named(self.out, staged.stat().st_size):
+                os.replace(staged, self.out)
             folders.flush_folder(self.out.absolute().parent)
         for file in (*self._names(), self.path / COUNTS, self.path / STATE):  # what says whose it is goes last
             file.unlink(missing_ok=True)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from tunesmith.devices import choose_devices
 from tunesmith.fitting import Voice
+from tunesmith.folder import require_permission
 from tunesmith.lengths import estimate_lengths
 from tunesmith.preflight import Choice, Note
 from tunesmith.preparing import note, refuse_output, settle
@@ -16,6 +19,7 @@ def check(recipe: Recipe) -> tuple[list[Note], list[Choice], Recipe]:
 
     All findings are those of a run, but for rows that are cut: of a large split, how many is estimated by a sample.
     """
+    require_permission(Path(recipe.output))
     refuse_output(recipe)
     require_installed(recipe.track)
     start = settle(recipe, choose_devices(recipe.machine, recipe.train.precision), Voice())

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tunesmith.errors import EXIT_CODES, Fault, GateError, RecipeError, TunesmithError
+from tunesmith.errors import EXIT_CODES, Fault, GateError, RecipeError, ResourceError, TunesmithError
 
 if TYPE_CHECKING:
     from tunesmith.recipe import Recipe
@@ -34,6 +34,8 @@ Accept = Annotated[list[str], typer.Option("--accept", help="Let a note of level
 Gate = Annotated[bool, typer.Option("--gate", help="Exit with 6 unless the verdict says ship.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
 
+MORE_MEMORY = "take fewer rows at once (data.limit, a smaller file), or a machine with more memory"
+
 
 @app.command()
 def new(
@@ -46,9 +48,11 @@ def new(
 ) -> None:
     """Look at the data and write a recipe, the reason beside each choice."""
     _stay_offline("package:")
+    from tunesmith.folder import require_permission
     from tunesmith.printing import print_proposal
     from tunesmith.proposal import propose, write_proposal
 
+    require_permission(output)
     lines = propose(data, model, validation, test)
     write_proposal(lines, output)
     print_proposal(lines, output, json)
@@ -217,10 +221,10 @@ def _stay_offline(model: str, hub_data: bool = False) -> None:
     """Before any library is imported: only a base or rows that are named by a hub id may use the network."""
     import os
 
+    from tunesmith.models.safety import switch_off_downloads
     from tunesmith.recipe import is_path
 
-    os.environ["USE_HUB_KERNELS"] = "NO"
-    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    switch_off_downloads()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     if not hub_data and (not model or model.startswith("package:") or is_path(model)):
         os.environ["HF_HUB_OFFLINE"] = "1"
@@ -255,6 +259,11 @@ def _run(debug: bool) -> int:
         for fault in error.faults:
             typer.echo(f"error: {fault}", err=True)
         return error.exit_code
+    except MemoryError as error:
+        if debug:
+            raise
+        typer.echo(f"error: {Fault('', f'out of memory ({error})', MORE_MEMORY)}", err=True)
+        return ResourceError.exit_code
     except typer.Exit as ended:
         return ended.exit_code
     except (KeyboardInterrupt, typer.Abort):

@@ -46,11 +46,17 @@ def compare(paths: Sequence[str]) -> dict[str, Any]:
     return {"primary": primary, "split": first["split"], "rows": len(first["predictions"]), "runs": table}
 
 
+def _unfinished(path: str) -> CheckpointError:
+    return CheckpointError("not a finished run", path, f"`tunesmith resume {path}` it first")
+
+
 def _read(path: str) -> dict[str, Any]:
     folder = RunFolder(path)
     if not folder.verdict.exists():
-        raise CheckpointError("not a finished run", path, f"`tunesmith resume {path}` it first")
+        raise _unfinished(path)
     manifest, scores = folders.read_json(folder.manifest), folders.read_json(folder.scores)
+    if "cost" not in manifest:  # it has a verdict, and ended before the manifest was closed
+        raise _unfinished(path)
     card = folders.read_json(folder.model / "tunesmith.json")
     split = scores["judged_on"]
     return {

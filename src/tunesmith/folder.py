@@ -20,9 +20,14 @@ from typing import Any, BinaryIO
 
 import orjson
 
-from tunesmith.errors import CheckpointError, ResourceError
+from tunesmith.errors import CheckpointError, RecipeError, ResourceError
 
 STAGING = ".staging-"
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+BARRED = (
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP,
+)  # fmt: skip
+"""Why nothing can be written at a place, however much is free: who named it has to name another."""
 
 
 class RunFolder:
@@ -120,8 +125,10 @@ class RunFolder:
 @contextlib.contextmanager
 def claim(path: Path, called: str) -> Iterator[None]:
     """Hold a folder for this process alone; it is made if it is not there."""
-    path.mkdir(parents=True, exist_ok=True)
-    with open(path / ".lock", "w") as lock:
+    with disk_errors_named(path, 0):
+        path.mkdir(parents=True, exist_ok=True)
+        lock = open(path / ".lock", "w")  # noqa: SIM115 - closed below: faults in the block are not those of this place
+    with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -135,9 +142,9 @@ def claim(path: Path, called: str) -> Iterator[None]:
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file atomically and durably: beside its place, flushed, renamed, and the folder flushed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     staged = path.with_name(f"{STAGING}{path.name}")
     with disk_errors_named(path, len(content)):
+        path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with open(staged, "wb") as file:
                 file.write(content)
@@ -169,6 +176,8 @@ def read_json(path: Path) -> Any:
         return orjson.loads(path.read_bytes())
     except FileNotFoundError:
         raise CheckpointError("no such file", where=str(path), remedy="is this a run folder?") from None
+    except OSError as error:
+        raise CheckpointError(f"cannot be read ({error.strerror})", where=str(path)) from None
     except orjson.JSONDecodeError as error:
         raise CheckpointError(f"not valid JSON ({error})", where=str(path)) from None
 
@@ -179,11 +188,12 @@ def append(path: Path, row: dict[str, Any]) -> None:
     A last line that a power cut or a full disk left torn is cut off first.
     """
     line = orjson.dumps(row, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with disk_errors_named(path, len(line)), open(path, "a+b") as file:
-        if file.tell() and _ends_torn(file):
-            file.truncate(path.read_bytes().rfind(b"\n") + 1)
-        file.write(line)
+    with disk_errors_named(path, len(line)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "a+b") as file:
+            if file.tell() and _ends_torn(file):
+                file.truncate(path.read_bytes().rfind(b"\n") + 1)
+            file.write(line)
 
 
 def _ends_torn(file: BinaryIO) -> bool:
@@ -248,16 +258,34 @@ def free_bytes(path: Path) -> int:
 
 @contextlib.contextmanager
 def disk_errors_named(path: Path, needed: int) -> Iterator[None]:
-    """Turn "no space left" (from Python or from a library's own message) into an error that names the figures."""
+    """Turn "no space left" (from Python or from a library's own message) into an error that names the figures, and a
+    place where nothing can be written into one that names it."""
     try:
         yield
     except Exception as error:
         told = re.search(r"os error (\d+)", str(error))  # safetensors tells the number in its message only
         number = getattr(error, "errno", None) or (int(told[1]) if told else None)
-        if number not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if number in BARRED:
+            raise barred(path, number) from error
+        if number not in FULL:
             raise
         raise ResourceError(
             f"the disk is full: {needed:,} bytes needed, {free_bytes(path.parent):,} bytes free",
             where=str(path),
             remedy="free some space, then `tunesmith resume` the run folder; earlier checkpoints are untouched",
         ) from error
+
+
+def barred(path: Path, number: int) -> RecipeError:
+    """That nothing can be written at `path`, by the number of the system's own reason."""
+    remedy = "name a place that you may write to, or change who may"
+    return RecipeError(f"cannot be written ({os.strerror(number)})", str(path), remedy)
+
+
+def require_permission(path: Path) -> None:
+    """Raise RecipeError where `path`, there or still to be made, must not be written: before work is spent on it."""
+    place = path.absolute()
+    while not os.path.exists(place):  # Path.exists raises where it must not look
+        place = place.parent
+    if not os.access(place, os.W_OK | os.X_OK if place.is_dir() else os.W_OK):
+        raise barred(path, errno.EACCES)

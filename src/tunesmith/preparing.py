@@ -78,6 +78,8 @@ def settle(recipe: Recipe, devices: Devices, voice: Voice) -> Start:
     voice.stage("reading the data")
     unknown = recipe.task.target == "auto"
     settled = recipe.task.settled(column_names(recipe.data.train) if unknown else (), recipe.data.columns)
+    if faults := list(settled.idle()):
+        raise RecipeError(faults[0].message, faults=faults)
     splits = load_splits(recipe.data, settled.columns, recipe.judge.slices, recipe.train.refit)
     task = tasks.build(settled)
     task.learn(splits.train)
@@ -169,6 +171,7 @@ def describe_data(work: Work) -> dict[str, Any]:
         "long_text": work.recipe.train.long_text,
         "max_length": work.recipe.train.max_length,
         "leaked": len(work.splits.leaked),
+        "skipped_rows": len(work.splits.skipped),
         "skipped": [str(fault) for fault in work.splits.skipped[:100]],
         "first_batch": first_batch(work),
     }

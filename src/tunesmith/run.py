@@ -40,6 +40,7 @@ def run(recipe: Recipe, accept: Sequence[str] = (), voice: Voice = SILENT) -> Ru
         RecipeError: the folder already holds a run, or what is left of one.
         TunesmithError: as `errors.EXIT_CODES` lists.
     """
+    folders.require_permission(Path(recipe.output))
     refuse_output(recipe)
     folder = RunFolder(recipe.output)
     if is_first() and folder.exists:

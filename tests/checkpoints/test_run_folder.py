@@ -11,7 +11,7 @@ import pytest
 
 from dying import Operations, in_a_child
 from tunesmith import folder as folders
-from tunesmith.errors import CheckpointError, ResourceError
+from tunesmith.errors import CheckpointError, RecipeError, ResourceError
 from tunesmith.folder import RunFolder
 
 OLD, NEW = b'{"old": 1}\n', b'{"new": [1, 2, 3]}\n'
@@ -64,6 +64,48 @@ def test_other_errors_of_the_disk_are_not_called_full(tmp_path: Path) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
     with pytest.raises(ValueError, match="no space"), folders.disk_errors_named(tmp_path / "x", 1):
         raise ValueError("no space for this thought")
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EROFS])
+def test_a_place_where_nobody_may_write_is_named(number: int, tmp_path: Path) -> None:
+    def fail() -> None:
+        raise OSError(number, os.strerror(number))
+
+    for act in (lambda: folders.write_bytes(tmp_path / "a", NEW), lambda: folders.append(tmp_path / "a", {"b": 1})):
+        with Operations(1, fail).watched(), pytest.raises(RecipeError) as caught:
+            act()
+        (fault,) = caught.value.faults
+        assert fault.where == str(tmp_path / "a") and os.strerror(number) in fault.message and fault.remedy
+
+
+def test_a_file_where_a_folder_should_be_is_named(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_bytes(OLD)
+    place = tmp_path / "notes.txt" / "run"
+    for act in (
+        lambda: folders.write_bytes(place, NEW),
+        lambda: folders.append(place, {}),
+        lambda: folders.claim(place, "this").__enter__(),
+        lambda: folders.claim(place.parent, "this").__enter__(),
+    ):
+        with pytest.raises(RecipeError, match=r"notes\.txt.*cannot be written"):
+            act()
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        folders.read_json(place)
+    assert (tmp_path / "notes.txt").read_bytes() == OLD
+
+
+def test_a_fault_of_the_work_is_not_one_of_the_claimed_folder(tmp_path: Path) -> None:
+    with pytest.raises(PermissionError), folders.claim(tmp_path, "this"):
+        raise PermissionError(errno.EACCES, "of something else")
+
+
+def test_permission_is_asked_of_the_nearest_folder_that_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders.require_permission(tmp_path / "a" / "b")
+    monkeypatch.setattr(os, "access", lambda place, mode: Path(place) != tmp_path)
+    with pytest.raises(RecipeError, match="Permission denied"):
+        folders.require_permission(tmp_path / "a" / "b")
 
 
 def test_a_torn_last_line_is_left_out(tmp_path: Path) -> None:

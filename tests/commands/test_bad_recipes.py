@@ -88,6 +88,7 @@ BAD: dict[str, tuple[str, int, str, str]] = {
     "output is a file": (GOOD + "output: test.jsonl\n", 3, "output", "name a folder"),
     "output in a file": (GOOD + "output: test.jsonl/run\n", 3, "output", "name a folder"),
     "output is the base": (GOOD + "output: base\n", 3, "output", "of the run's own"),
+    "threshold of one label": (GOOD + "task:\n  threshold: 0.4\n", 4, "task.threshold", "it acts for labels"),
     "test is train": (TRAIN + "test: train.jsonl}\n", 2, "data.test", "name other rows"),
     "one column twice": (TRAIN + "columns: {text: text, label: text}}\n", 2, "data.columns.label", "another column"),
     # YAML

@@ -6,6 +6,7 @@ import contextlib
 import csv
 import io
 import json
+import os
 import resource
 import shutil
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from shell import Command
 
 import corpus
 import tiny
+from tunesmith.folder import read_json, write_json
 
 VERBS = ("check", "run", "resume", "evaluate", "predict", "compare", "list", "doctor")
 
@@ -444,6 +446,69 @@ def test_compare_refuses_one_run_unfinished_runs_and_other_rows(
     assert tunesmith("run", recipe, "--set", "train.steps=1").code == 0
     done = tunesmith("compare", finished_run.folder.path, recipe.parent / "runs" / "small")
     assert done.code == 3 and "other rows" in done.err
+
+
+def test_compare_refuses_a_run_that_ended_behind_its_verdict(
+    tunesmith: Command, finished_run: Any, run_copy: Path
+) -> None:
+    manifest = read_json(run_copy / "manifest.json")
+    del manifest["cost"]
+    write_json(run_copy / "manifest.json", manifest)
+    done = tunesmith("compare", finished_run.folder.path, run_copy)
+    assert done.code == 3 and "not a finished run" in done.err and "tunesmith resume" in done.err
+
+
+def test_a_look_that_cannot_be_counted_is_named(tunesmith: Command, run_copy: Path, tiny_data: Path) -> None:
+    (run_copy / "looks.jsonl").unlink()
+    (run_copy / "looks.jsonl").mkdir()
+    done = tunesmith("evaluate", run_copy, "--data", tiny_data / "test.jsonl")
+    assert done.code == 2 and "looks.jsonl: cannot be written" in done.err and done.out == ""
+
+
+def test_a_place_that_nobody_may_write_to_is_refused_before_any_work(
+    tunesmith: Command, recipe: Path, finished_run: Any, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    barred = recipe.parent / "barred"
+    barred.mkdir()
+    seen, access = Path.is_file, os.access
+
+    def is_file(path: Path) -> bool:
+        if barred in path.parents:
+            raise PermissionError(13, "Permission denied", str(path))
+        return seen(path)
+
+    monkeypatch.setattr(Path, "is_file", is_file)
+    monkeypatch.setattr(os, "access", lambda place, mode: Path(place) != barred and access(place, mode))
+    rows = tiny_data / "test.jsonl"
+    for command in (
+        ("new", rows, "-o", barred / "r.yaml"),
+        ("check", recipe, "--set", f"output={barred}/run"),
+        ("run", recipe, "--set", f"output={barred}/run"),
+        ("predict", finished_run.folder.path, "--data", rows, "-o", barred / "out.csv"),
+    ):
+        done = tunesmith(*command)
+        assert done.code == 2 and f"error: {barred}" in done.err and "Permission denied" in done.err, done.err
+        assert "; name a place" in done.err and not list(barred.iterdir())
+
+
+def test_an_output_that_lies_in_a_file_is_a_fault_of_the_option(
+    tunesmith: Command, finished_run: Any, tiny_data: Path, tmp_path: Path
+) -> None:
+    notes, rows = tmp_path / "notes.txt", tiny_data / "test.jsonl"
+    notes.write_text("mine")
+    done = tunesmith("predict", finished_run.folder.path, "--data", rows, "-o", notes / "out.csv")
+    assert done.code == 2 and "it lies in a file" in done.err
+    done = tunesmith("new", rows, "-o", notes / "r.yaml")
+    assert done.code == 2 and "cannot be written" in done.err and notes.read_text() == "mine"
+
+
+def test_too_little_memory_anywhere_ends_with_5(tunesmith: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def too_much(what: str) -> None:
+        raise MemoryError("Unable to allocate 9 GiB")
+
+    monkeypatch.setattr("tunesmith.printing.list_kinds", too_much)
+    done = tunesmith("list", "methods")
+    assert done.code == 5 and "out of memory (Unable to allocate 9 GiB); take fewer rows" in done.err
 
 
 def test_list_names_every_kind(tunesmith: Command) -> None:

@@ -14,10 +14,11 @@ from pydantic import BaseModel
 from workbench import recipe_of, run_tiny
 
 import tiny
+from tunesmith.checking import check
 from tunesmith.errors import DataError, RecipeError, TunesmithError
 from tunesmith.folder import RunFolder, lines, read_json
 from tunesmith.open import Run
-from tunesmith.recipe import Machine, Recipe
+from tunesmith.recipe import Machine, Recipe, TextClassification
 
 PLAIN: dict[str, Any] = {"train": {"steps": 4, "evaluate_every": 2}}
 """What every row changes one thing of."""
@@ -152,7 +153,7 @@ TABLE: dict[str, Row] = {
     "data.group": Row({"data": {"group": "case"}}, groups_stay_together),
     "data.on_bad_row": Row(
         {"data": {"on_bad_row": "skip"}},
-        lambda plain, changed: len(read_json(changed.folder.data)["skipped"]) == 1,
+        lambda plain, changed: read_json(changed.folder.data)["skipped_rows"] == 1,
         common=lambda place: {"data": {"train": str(place.folder / "bad.jsonl")}},
     ),
     "data.limit": Row({"data": {"limit": 20}}, rows_of("train")),
@@ -335,6 +336,27 @@ def test_setting_acts(name: str, place: Place, runs: Callable[[dict[str, Any]], 
         assert row.acts(runs(PLAIN), runs(joined(PLAIN, common, change)))
         return
     assert row.acts(runs(joined(PLAIN, common)), runs(joined(PLAIN, common, change)))
+
+
+IDLE = {"label": {"threshold"}, "path": {"threshold"}, "labels": set()}
+
+
+@pytest.mark.parametrize("target", TextClassification.TARGETS)
+def test_a_setting_of_the_task_that_does_nothing_for_the_target_is_refused(target: str) -> None:
+    changed = {"class_weights": "balanced", "label_smoothing": 0.1, "focal_gamma": 1.0, "threshold": 0.5}
+    assert changed.keys() == TextClassification.model_fields.keys() - {"kind", "target"}
+    idle = IDLE.get(target, set(changed))
+    for name, value in changed.items():
+        faults = [str(fault) for fault in TextClassification.model_validate({"target": target, name: value}).idle()]
+        assert len(faults) == (name in idle)
+        assert all(f"task.{name}" in fault and f"target is {target};" in fault for fault in faults)
+    assert not list(TextClassification.model_validate({"target": target}).idle())
+
+
+def test_it_is_refused_when_the_columns_have_settled_the_target(place: Place) -> None:
+    recipe = recipe_of(place.base, place.train, place.folder / "idle", task={**TEXTS, "threshold": 0.5})
+    with pytest.raises(RecipeError, match=r"task\.threshold: does nothing where the target is label; leave it out"):
+        check(recipe)
 
 
 def test_a_group_never_straddles_in_a_run(place: Place) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
@@ -53,6 +54,14 @@ def test_a_folder_is_itself(tiny_base: Path) -> None:
     assert base.folder == tiny_base and base.revision is None and not base.adapters and not base.card
     assert {"model.safetensors", "config.json", "tokenizer.json"} <= set(base.hashes()), "all that has a say in answers"
     assert len(base.hashes()["model.safetensors"]) == 64
+
+
+def test_who_finds_a_base_downloads_no_kernels(tiny_base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The Python calls too, not the commands alone; and before transformers, which reads it once, is imported."""
+    for name in ("USE_HUB_KERNELS", "HF_HUB_DISABLE_TELEMETRY"):
+        monkeypatch.delenv(name, raising=False)
+    find_base(str(tiny_base))
+    assert os.environ["USE_HUB_KERNELS"] == "NO" and os.environ["HF_HUB_DISABLE_TELEMETRY"] == "1"
 
 
 def test_a_package_is_the_folder_of_its_weights() -> None:

@@ -46,8 +46,7 @@ def _number(labels: tuple[str, ...], row: int, source: random.Random) -> dict[st
     return {"gold": gold, "answer": gold + 0.1 + source.gauss(0, 0.5), "score": None, "probabilities": {}}
 
 
-def _wide(value: float, unit: str) -> dict[str, float]:
-    half = 0.0123 if unit == "share" else 0.0345
+def _wide(value: float, half: float) -> dict[str, float]:
     return {
         "value": value,
         "low": max(-1.0, value - half),
@@ -59,7 +58,7 @@ def scores_of(target: str, answers: Answers) -> dict[str, dict[str, float]]:
     """Every metric of the target, with intervals that are made up."""
     task = TARGETS[target](TextClassification(target=target))
     measures = task.measures([Prediction(**answer) for answer in answers])
-    return {name: _wide(measure(), measure.unit) for name, measure in measures.items()}
+    return {name: _wide(measure(), 0.0345 if target == "score" else 0.0123) for name, measure in measures.items()}
 
 
 def further_scores(target: str, labels: tuple[str, ...], answers: Answers, primary: str) -> dict[str, Any]:

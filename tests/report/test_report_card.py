@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import re
+from html import unescape
 from pathlib import Path
 
 import pytest
 from huggingface_hub import ModelCard
+from markdown_it import MarkdownIt
 from ruamel.yaml import YAML
 
 from tunesmith import folder as folders
 from tunesmith.recipe import Recipe
 from tunesmith.recipe.reading import read_recipe
+from tunesmith.report.card import make_card
+from tunesmith.report.record import read_record
 
 HUB_BASE = "sentence-transformers/all-MiniLM-L6-v2"
 REVISION = "a" * 40
@@ -101,6 +105,18 @@ def test_texts_of_every_variant_are_whole(texts, variant):
         assert "None" not in text and "nan" not in re.findall(r"\w+", text) and "Undefined" not in text
         for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
             assert len({row.replace("\\|", "").count("|") for row in table.splitlines()}) == 1
+
+
+def test_a_label_renders_as_itself_and_injects_nothing(fresh):
+    label = 'don\'t | <b> #1 *x* & "_y_" &amp; [z](http://a) `c` ~~d~~ $e$ \\*'
+    folder = fresh(labels=("card", label))
+    rows = [{**row, "answer": label} for row in folders.lines(folder.predictions("test"))]
+    folders.write_lines(folder.predictions("test"), rows)
+    body = make_card(read_record(folder)).split("---\n", 2)[2]
+    html = MarkdownIt("commonmark").enable(["table", "strikethrough"]).render(body)
+    (item,) = re.findall(r"<li>.*?gives the same answer.*?</li>", html, re.DOTALL)
+    assert set(re.findall(r"<\w+", item)) == {"<li", "<strong"}
+    assert f"Every row got the answer {label}: it tells" in unescape(item)
 
 
 def run_snippet(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:

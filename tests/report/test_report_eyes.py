@@ -13,6 +13,8 @@ from test_report_page import numbers, read
 from test_report_parts import VARIANTS
 
 from tunesmith import folder as folders
+from tunesmith.recipe.reading import read_recipe, write_recipe
+from tunesmith.report.card import make_card
 from tunesmith.report.page import make_page
 from tunesmith.report.record import read_record
 
@@ -152,6 +154,7 @@ def test_another_metric_than_accuracy_is_said_in_plain_words_too(report):
         ({"value": -0.2, "low": -0.3, "high": -0.1}, False, "A simple method does better", "the simple method serves"),
         ({"value": -0.1, "low": -0.2, "high": 0.0}, False, "just as well or better", "the simple method serves"),
         ({"value": 0.2, "low": 0.1, "high": 0.3}, False, "it breaks a budget", "Take a smaller base model"),
+        ({"value": -0.02, "low": -0.03, "high": -0.01}, True, "not worse by more than you allowed", "then use it"),
     ],
 )
 def test_the_first_screen_says_whether_why_and_what_next(fresh, gain, ship, title, advice):
@@ -161,7 +164,25 @@ def test_the_first_screen_says_whether_why_and_what_next(fresh, gain, ship, titl
     said = first_screen(make_page(read_record(folder)))
     assert ("Use it" if ship else "Do not use it") in said
     assert title in said and advice in said and "A 95 % interval says" in said
-    assert "percentage points" in said
+    assert "percentage points" in said and "rows that it had never seen" in said
+    assert ("was worth it" in said) == (ship and gain["low"] > 0)
+
+
+def test_test_rows_that_were_seen_are_not_called_unseen(fresh):
+    folder = fresh()
+    folders.write_json(folder.data, {**folders.read_json(folder.data), "leaked": 7})
+    said = first_screen(make_page(read_record(folder)))
+    assert "Of 90 test rows the tuned model" in said and "never seen" not in said
+
+
+def test_a_model_no_worse_than_allowed_that_breaks_a_budget_is_not_called_better(fresh):
+    folder = fresh()
+    recipe = read_recipe(folder.recipe)
+    write_recipe(recipe.but(judge=recipe.judge.but(min_gain=-0.05)), folder.recipe)
+    gain = {"value": -0.02, "low": -0.03, "high": -0.01}
+    folders.write_json(folder.verdict, {**folders.read_json(folder.verdict), "gain": gain, "ship": False})
+    said = first_screen(make_page(read_record(folder)))
+    assert "not worse by more than you allowed, but it breaks a budget" in said and "It is better" not in said
 
 
 def test_a_model_that_always_answers_alike_is_named(fresh):
@@ -180,6 +201,15 @@ def test_labels_that_are_never_given_are_named(fresh):
     ]
     folders.write_lines(folder.predictions("test"), rows)
     assert "1 of 4 labels were not given in a single row that has them: slow" in make_page(read_record(folder))
+
+
+def test_labels_that_are_never_given_are_masked(fresh):
+    folder = fresh(target="labels", labels=("bug", "ward@clinic-north.org", "slow"))
+    rows = [{**row, "answer": ["bug"]} for row in folders.lines(folder.predictions("test"))]
+    folders.write_lines(folder.predictions("test"), rows)
+    record = read_record(folder)
+    for text in (make_page(record), make_card(record).replace("\\", "")):
+        assert "in a single row that has them: slow, [e-mail address]" in text and "clinic-north" not in text
 
 
 def test_rows_without_the_leaked_ones_are_counted_so(fresh):

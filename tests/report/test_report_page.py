@@ -13,6 +13,7 @@ from fabricated import macro_f1
 
 from tunesmith import folder as folders
 from tunesmith.folder import RunFolder
+from tunesmith.report.record import without_folders
 from tunesmith.report.writing import write_report
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)> $x^{ {{ 7*7 }} \x00\x1b[31m |x|"
@@ -178,6 +179,45 @@ def test_resuming_and_early_stopping_are_told(report):
 def test_no_folder_of_this_machine_is_named(report):
     for file in (folder := report()).report, folder.card, folder.paper:
         assert "/home/somebody" not in file.read_text()
+
+
+def test_warnings_name_no_folder_either(report):
+    warning = "passed over a damaged checkpoint: /home/some body/my runs/first/checkpoints/step-3: no such file"
+    text = read(report(warnings=[warning]))
+    assert "Passed over a damaged checkpoint: step-3: no such file." in text and "some body" not in text
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("/home/jane doe/my data/train.jsonl:3: bad", "train.jsonl:3: bad"),
+        ("see '/home/jane doe/a.csv' and '/home/jane/b.csv'", "see 'a.csv' and 'b.csv'"),
+        ("/data/a.csv, then input/output of /srv/b.csv", "a.csv, then input/output of b.csv"),
+        ("runs/first/model and 3 / 4 rows", "runs/first/model and 3 / 4 rows"),
+    ],
+)
+def test_folders_are_cut_whole(text, shown):
+    assert without_folders(text) == shown
+
+
+def test_all_bad_rows_are_counted_and_the_card_quotes_none(fresh):
+    folder = fresh()
+    faults = [f"/home/somebody/train.jsonl:{n}: label is 'my private words', no number" for n in range(1, 101)]
+    note = {"code": "bad-rows", "level": "warn", "message": f"5000 bad rows left out: {'; '.join(faults[:5])}"}
+    note |= {"where": "/home/somebody/train.jsonl:1", "remedy": "", "source": "", "count": 5000}
+    note["rows"] = [f"/home/somebody/train.jsonl:{n}" for n in range(1, 21)]
+    folders.write_json(folder.check, [note])
+    data = folders.read_json(folder.data)
+    folders.write_json(folder.data, {**data, "skipped": faults, "skipped_rows": 5000})
+    write_report(folder)
+    card, paper = folder.card.read_text(), folder.paper.read_text()
+    assert "private words" not in card + paper and "private words" in read(folder)
+    assert "5,000 bad rows left out: train.jsonl:1, train.jsonl:2" in card
+    assert "5,000 bad rows left out:" in read(folder) and "5,000 malformed rows left out" in paper
+    assert "100 bad rows" not in card + read(folder)
+    folders.write_json(folder.data, {**data, "skipped": faults})
+    write_report(folder)
+    assert "100 malformed rows left out" in folder.paper.read_text(), "an older run tells no more"
 
 
 def test_leaked_rows_are_counted_with_the_scores_without_them(fresh):

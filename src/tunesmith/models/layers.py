@@ -34,7 +34,7 @@ def head_names(model: nn.Module) -> tuple[str, ...]:
 
 
 def blocks(model: nn.Module) -> list[tuple[str, nn.Module]]:
-    """The layers, from the input to the head: every ModuleList of two or more blocks of one kind.
+    """The layers, from the input to the head: every ModuleList of blocks of one kind, be it one block.
 
     Lists inside another such list (experts, attention parts) are not layers. An encoder's layers come before its
     decoder's, as the model registers them.

@@ -66,6 +66,7 @@ def find_base(reference: str, above: tuple[Path, ...] = ()) -> Base:
     Raises:
         ModelError: not found, without safetensors weights, or with a config that asks for code.
     """
+    safety.switch_off_downloads()
     base = _find(reference, above)
     if not (base.folder / "config.json").is_file():
         remedy = "name the folder that holds config.json, or a run folder"

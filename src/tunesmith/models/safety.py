@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,12 @@ from tunesmith.folder import read_json
 
 REFUSED_KEYS = ("auto_map", "trust_remote_code", "_target_", "custom_pipelines", "custom_generate")
 HARMLESS_PRIVATE_KEYS = ("_name_or_path", "_commit_hash", "_num_labels", "_diffusers_version")
+
+
+def switch_off_downloads() -> None:
+    """No code is fetched as a kernel, and nothing is reported. The libraries read this when they are first imported."""
+    os.environ["USE_HUB_KERNELS"] = "NO"
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 
 
 def check_folder(folder: Path) -> None:

@@ -26,7 +26,8 @@ class Data(Settings):
     """The rows to learn from. Paths are relative to the recipe. Each file's columns are found for itself."""
 
     validation: Files | Share = 0.1
-    """Files, or the share split off `train` by the hash of the input (so that equal inputs never straddle)."""
+    """Files, or the share split off `train` by the hash of the input, so that equal inputs never straddle; with
+    `group` by the hash of its value, so that equal inputs may, in two groups."""
 
     test: Files | HeldShare | None = None
     """Sealed rows: scored once, after training. Every further look is counted in the run folder. Files, or the share

@@ -16,7 +16,8 @@ class Judge(Settings):
 
     primary: str = "auto"
     """The metric that drives early stopping, the best checkpoint and the verdict. `auto`: the task's convention
-    (text-classification: accuracy, or macro_f1 if the largest class is over 5 times the smallest)."""
+    (text-classification: accuracy, or macro_f1 if the largest class is over 5 times the smallest; micro_f1 for
+    `labels`, spearman for a `score`)."""
 
     min_gain: Annotated[float, Field(ge=-1, le=1)] = 0.0
     """The whole 95 % interval of tuned minus best baseline must lie above this for the verdict to say ship."""

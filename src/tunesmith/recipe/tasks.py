@@ -6,12 +6,13 @@ the field uses for it. It follows from the settings, and is no setting itself.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field
 
+from tunesmith.errors import Fault
 from tunesmith.recipe.base import Auto, KindOrMapping, Settings, Share
 
 
@@ -49,6 +50,12 @@ class TextClassification(Settings):
         "labels": ("micro_f1", "macro_f1", "weighted_f1", "exact_match", "mean_average_precision"),
         "path": ("accuracy", "macro_f1", "weighted_f1", "mcc", "hierarchical_f1"),
         "score": ("spearman", "pearson"),
+    }
+    ACTS_FOR: ClassVar[dict[str, tuple[str, ...]]] = {
+        "class_weights": ("label", "labels", "path"),
+        "label_smoothing": ("label", "labels", "path"),
+        "focal_gamma": ("label", "labels", "path"),
+        "threshold": ("labels",),
     }
 
     kind: Literal["text-classification"] = "text-classification"
@@ -106,6 +113,13 @@ class TextClassification(Settings):
                 if has(self.TARGETS[target]):
                     return self.but(target=target)
         return self.but(target="label")
+
+    def idle(self) -> Iterator[Fault]:
+        """A fault for each setting that was changed and does nothing for the target, once that is settled."""
+        for name, targets in self.ACTS_FOR.items():
+            if self.target not in targets and getattr(self, name) != type(self).model_fields[name].default:
+                message = f"does nothing where the target is {self.target}"
+                yield Fault(f"task.{name}", message, f"leave it out; it acts for {', '.join(targets)}")
 
 
 Task = Annotated[TextClassification, KindOrMapping]

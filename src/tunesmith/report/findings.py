@@ -59,9 +59,12 @@ SAID_ELSEWHERE = ("no-test", "test-in-train")
 
 @dataclass(frozen=True)
 class Finding:
+    """`without_cells` is the text for a reader who must see no row of the data, where `text` quotes from rows."""
+
     level: str
     title: str
     text: str
+    without_cells: str = ""
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,7 @@ def find_all(record: Record) -> list[Finding]:
         *_on_refit(record),
         *_on_notes(record),
         *_on_the_end(record),
-        *(Finding(INFO, "During training", wording.sentence(text)) for text in record.manifest.get("warnings", [])),
+        *_on_warnings(record),
     ]
     return sorted(found, key=lambda finding: _ORDER.index(finding.level))
 
@@ -182,7 +185,7 @@ def _on_label_sets(record: Record) -> Iterator[Finding]:
     scores = [score for score in class_scores(record.predictions) if score.support]
     lost = [score.label for score in scores if not score.recall.value]
     if lost:
-        named = f"{', '.join(lost[:5])}{' and others' if len(lost) > 5 else ''}"
+        named = f"{', '.join(map(mask, lost[:5]))}{' and others' if len(lost) > 5 else ''}"
         text = f"{len(lost)} of {len(scores)} labels were not given in a single row that has them: {named}."
         yield Finding(BAD, "Labels that are never found", text)
 
@@ -225,7 +228,19 @@ def _on_notes(record: Record) -> Iterator[Finding]:
         if note["code"] not in SAID_ELSEWHERE:
             title = TITLES.get(note["code"], note["code"].replace("-", " ").capitalize())
             level = INFO if note["level"] == "info" else WARN
-            yield Finding(level, title, note_text(note))
+            yield Finding(level, title, note_text(note), _places(note) if note["code"] == "bad-rows" else "")
+
+
+def _places(note: dict[str, Any]) -> str:
+    """How many rows a note is about, and where the first of them stand: nothing of what is in them."""
+    rows = [without_folders(where) for where in note.get("rows") or [note["where"]] if where][:SHOWN]
+    more = " and others" if note["count"] > len(rows) else ""
+    return f"{wording.count(note['count'], 'bad row')} left out{': ' * bool(rows)}{', '.join(rows)}{more * bool(rows)}."
+
+
+def _on_warnings(record: Record) -> Iterator[Finding]:
+    for text in record.manifest.get("warnings", []):
+        yield Finding(INFO, "During training", wording.sentence(without_folders(text)))
 
 
 def note_text(note: dict[str, Any]) -> str:

@@ -12,6 +12,7 @@ PLAIN = {"label": "accuracy", "path": "accuracy", "labels": "exact_match", "scor
 """Of each target the measure that needs no explanation."""
 
 BROKEN = "It breaks a budget that was set for its use"
+NOT_WORSE = "It is not worse by more than you allowed"
 CHEAPER = "Take a smaller base model or shorter inputs, or allow it more (deploy), and run it again."
 
 
@@ -40,13 +41,15 @@ def headline(record: Record) -> Headline:
         lead = f"{_own_score(record)} {_no_comparison(record)}"
         return Headline("bad", "Do not use it", BROKEN, lead, _plain(record), CHEAPER)
     lead = f"{_own_score(record)} {_against(record)}"
+    not_worse = gain["low"] <= 0  # less than nothing may be allowed (judge.min_gain)
     if verdict["ship"] and record.split != "test":
-        title = "It looks worth using, but no test set confirms it"
+        title = f"{NOT_WORSE if not_worse else 'It looks worth using'}, but no test set confirms it"
         advice = "Hold rows back to judge by (data.test: a file or a share), and run it again before you rely on it."
         return Headline("good", "Use with care", title, lead, _plain(record), advice)
     if verdict["ship"]:
         advice = "Read below where it is weak and what was not judged; then use it on rows like those it was judged on."
-        return Headline("good", "Use it", "Fine-tuning was worth it", lead, _plain(record), advice)
+        title = NOT_WORSE if not_worse else "Fine-tuning was worth it"
+        return Headline("good", "Use it", title, lead, _plain(record), advice)
     title, advice = _against_using(record, gain)
     return Headline("bad", "Do not use it", title, lead, _plain(record), advice)
 
@@ -55,7 +58,7 @@ def _against_using(record: Record, gain: Score) -> tuple[str, str]:
     """Why it should not be used, and what may help."""
     floor = record.recipe.judge.min_gain
     if gain["low"] > floor:
-        return f"It is better, but it {BROKEN.removeprefix('It ')}", CHEAPER
+        return f"{'It is better' if gain['low'] > 0 else NOT_WORSE}, but it {BROKEN.removeprefix('It ')}", CHEAPER
     if gain["high"] <= 0:
         title = "A simple method does better" if gain["high"] < 0 else "A simple method does just as well or better"
         return title, "More rows to learn from, cleaner labels or longer training may change this. Until then the " + (
@@ -69,7 +72,9 @@ def _against_using(record: Record, gain: Score) -> tuple[str, str]:
 
 def _rows(record: Record) -> str:
     if record.split == "test":
-        return f"{wording.count(record.judged_rows, 'row')} that it had never seen"
+        leaked = record.data.get("leaked", 0)
+        many = wording.count(record.judged_rows, "test row" if leaked else "row")
+        return many if leaked else f"{many} that it had never seen"
     return wording.count(record.judged_rows, "validation row")
 
 

@@ -139,7 +139,7 @@ def _on_data(record: Record) -> list[str]:
         said.append(f"At most {data.limit:,} rows of the training file were used, chosen by hash.")
     if record.split == "test":
         said.append(f"{_test_rows(data)} not looked at until training was over.")
-    leaked, skipped = record.data.get("leaked", 0), len(record.data.get("skipped", []))
+    leaked, skipped = record.data.get("leaked", 0), record.skipped_rows
     said += [f"{wording.count(leaked, 'test row')} also occurred in the training rows."] if leaked else []
     said += [f"{wording.count(skipped, 'malformed row')} left out."] if skipped else []
     cut = [f"{split['cut']:,} {name}" for name, split in splits.items() if split["cut"]]

@@ -16,7 +16,9 @@ from tunesmith.recipe.reading import read_recipe
 Score = dict[str, float]
 """{"value", "low", "high"}: the estimate and its 95 % interval."""
 
-_ABSOLUTE_PATH = re.compile(r"(?<![\w./:<])/(?:[^\s/:;,]+/)+(?=[^\s/:;,])")
+_FOLDER = r"""[^\s/:;,]+(?: +[^\s/:;,'"][^\s/:;,]*)*/"""
+"""A folder's name may be of several words: where a slash follows them, they are one."""
+_ABSOLUTE_PATH = re.compile(rf"(?<![\w./:<])/(?:{_FOLDER})+(?=[^\s/:;,])")
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
@@ -58,6 +60,11 @@ class Record:
     @property
     def judged_rows(self) -> int:
         return int(self.data["splits"][self.split]["rows"])
+
+    @property
+    def skipped_rows(self) -> int:
+        """How many bad rows were left out. Runs of older versions tell only the first hundred."""
+        return int(self.data.get("skipped_rows", len(self.data.get("skipped", []))))
 
     @property
     def cost(self) -> dict[str, float]:

@@ -14,7 +14,7 @@ from tunesmith.report import wording
 
 FILTERS = ("exact", "signed", "interval", "scored", "share", "short", "size", "duration", "count", "times", "sentence")
 
-_MARKDOWN = re.compile(r"([\\`*_\[\]|#~$])")
+_MARKUP = re.compile(r"([\\`*_\[\]|#~$])|[<>&]")
 _WORD_END = re.compile(r"([_/.-])(?=\w)")
 _CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
@@ -47,7 +47,12 @@ def visible(text: str) -> str:
 def to_markdown(text: object) -> Markup:
     """Text that stays text in Markdown, also in a table: no markup of its own, and on one line."""
     plain = " ".join(visible(str(text)).split())
-    return Markup(_MARKDOWN.sub(r"\\\1", str(escape(plain))))  # noqa: S704 - escaped in the same line
+    return Markup(_MARKUP.sub(_as_text, plain))  # noqa: S704 - escaped in the same line
+
+
+def _as_text(sign: re.Match[str]) -> str:
+    """A sign of Markdown or of HTML, each escaped once: what stands for one must not be escaped for the other."""
+    return f"\\{sign[1]}" if sign[1] else str(escape(sign[0]))
 
 
 def to_breakable(text: object) -> Markup:

@@ -22,26 +22,24 @@ class Measure:
     Attributes:
         num_rows: over how many rows.
         resampled: from (M, R) weights to (M,) values.
-        unit: what a reader should take the number for ("share", "nats", "as the scores").
     """
 
     num_rows: int
     resampled: Callable[[np.ndarray], np.ndarray]
-    unit: str = "share"
 
     def __call__(self) -> float:
         return float(self.resampled(np.ones((1, self.num_rows)))[0])
 
 
-def of_sums(statistics: np.ndarray, value: Callable[[np.ndarray], np.ndarray], unit: str = "share") -> Measure:
+def of_sums(statistics: np.ndarray, value: Callable[[np.ndarray], np.ndarray]) -> Measure:
     """A metric from (R, k) numbers for each row, by way of their sums: `value` maps (M, k) sums to (M,)."""
-    return Measure(len(statistics), lambda weights_MR: value(weights_MR @ statistics), unit)
+    return Measure(len(statistics), lambda weights_MR: value(weights_MR @ statistics))
 
 
-def mean(values: Sequence[float] | np.ndarray, unit: str = "share") -> Measure:
+def mean(values: Sequence[float] | np.ndarray) -> Measure:
     """The mean of one number for each row."""
     statistics = np.stack([np.asarray(values, dtype=float), np.ones(len(values))], axis=1)
-    return of_sums(statistics, lambda sums: sums[:, 0] / np.maximum(sums[:, 1], 1e-12), unit)
+    return of_sums(statistics, lambda sums: sums[:, 0] / np.maximum(sums[:, 1], 1e-12))
 
 
 def class_metrics(gold_RC: np.ndarray, answer_RC: np.ndarray) -> dict[str, Measure]:
@@ -66,7 +64,7 @@ def matthews(gold_RC: np.ndarray, answer_RC: np.ndarray) -> Measure:
         undefined = np.where(right == all_rows, 1.0, 0.0)
         return np.where(spread > 0, covariance / np.sqrt(np.maximum(spread, 1e-12)), undefined)
 
-    return of_sums(counts.astype(float), value, "correlation")
+    return of_sums(counts.astype(float), value)
 
 
 def calibration_error(confidence_R: np.ndarray, right_R: np.ndarray) -> Measure:
@@ -109,7 +107,7 @@ def pearson(gold_R: np.ndarray, answer_R: np.ndarray) -> Measure:
     """Pearson's correlation; 0 where either side is constant."""
     gold, answer = gold_R - gold_R.mean(), answer_R - answer_R.mean()
     statistics = np.stack([np.ones_like(gold), gold, answer, gold**2, answer**2, gold * answer], axis=1)
-    return of_sums(statistics, _correlation, "correlation")
+    return of_sums(statistics, _correlation)
 
 
 def spearman(gold_R: np.ndarray, answer_R: np.ndarray) -> Measure:
@@ -121,12 +119,12 @@ def spearman(gold_R: np.ndarray, answer_R: np.ndarray) -> Measure:
         parts = (np.ones_like(gold_MR), gold_MR, answer_MR, gold_MR**2, answer_MR**2, gold_MR * answer_MR)
         return _correlation(np.stack([(weights_MR * part).sum(axis=1) for part in parts], axis=1))
 
-    return Measure(len(gold_R), value, "correlation")
+    return Measure(len(gold_R), value)
 
 
 def root_mean_squared_error(gold_R: np.ndarray, answer_R: np.ndarray) -> Measure:
     statistics = np.stack([(gold_R - answer_R) ** 2, np.ones(len(gold_R))], axis=1)
-    return of_sums(statistics, lambda sums: np.sqrt(sums[:, 0] / np.maximum(sums[:, 1], 1e-12)), "as the scores")
+    return of_sums(statistics, lambda sums: np.sqrt(sums[:, 0] / np.maximum(sums[:, 1], 1e-12)))
 
 
 def _weighted_ranks(values_R: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
