@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from tunesmith.devices import choose_devices
-from tunesmith.fitting import Voice
-from tunesmith.folder import require_permission
-from tunesmith.lengths import estimate_lengths
-from tunesmith.preflight import Choice, Note
-from tunesmith.preparing import note, refuse_output, settle
+from tunesmith.data.aside import Aside
+from tunesmith.data.checks import Finding
+from tunesmith.data.material import read_material
+from tunesmith.folder import refuse_output, require_permission
 from tunesmith.recipe import Recipe
 from tunesmith.trackers import require_installed
+
+if TYPE_CHECKING:
+    from tunesmith.preflight import Choice, Note
 
 
 def check(recipe: Recipe) -> tuple[list[Note], list[Choice], Recipe]:
@@ -20,12 +22,22 @@ def check(recipe: Recipe) -> tuple[list[Note], list[Choice], Recipe]:
     All findings are those of a run, but for rows that are cut: of a large split, how many is estimated by a sample.
     """
     require_permission(Path(recipe.output))
-    refuse_output(recipe)
+    refuse_output(Path(recipe.output))
     require_installed(recipe.track)
-    start = settle(recipe, choose_devices(recipe.machine, recipe.train.precision), Voice())
-    columns, processor = start.recipe.task.columns, start.loaded.processor
-    lengths = {
-        name: estimate_lengths(rows, columns, start.task, processor, start.limit)
-        for name, rows in start.splits.named().items()
-    }
-    return note(start, lengths), start.choices, start.recipe
+    material = read_material(recipe)
+    with Aside(material.find) as findings:
+        # Only now, while a child looks at the rows: torch and transformers take as long to import as it does.
+        from tunesmith import preparing
+        from tunesmith.devices import choose_devices
+        from tunesmith.fitting import Voice
+        from tunesmith.lengths import estimate_lengths
+
+        devices = choose_devices(recipe.machine, recipe.train.precision)
+        start = preparing.settle(recipe, material, devices, Voice())
+        columns, processor = start.recipe.task.columns, start.loaded.processor
+        lengths = {
+            name: estimate_lengths(rows, columns, start.task, processor, start.limit)
+            for name, rows in start.splits.named().items()
+        }
+        found = [Finding(**finding) for finding in findings.result()]
+    return preparing.note(start, found, lengths), start.choices, start.recipe

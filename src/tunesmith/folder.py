@@ -282,6 +282,14 @@ def barred(path: Path, number: int) -> RecipeError:
     return RecipeError(f"cannot be written ({os.strerror(number)})", str(path), remedy)
 
 
+def refuse_output(output: Path) -> None:
+    """A run folder is written into: it can be no file, and must not be the base, whose card it would replace."""
+    if any(place.is_file() for place in (output, *output.parents)):
+        raise RecipeError(f"{output} is a file or lies in one", "output", "name a folder, for example runs/first")
+    if (output / "config.json").is_file():
+        raise RecipeError(f"a model lies in {output}", "output", "name a folder of the run's own")
+
+
 def require_permission(path: Path) -> None:
     """Raise RecipeError where `path`, there or still to be made, must not be written: before work is spent on it."""
     place = path.absolute()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import struct
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -267,17 +267,20 @@ def total_steps(recipe: Recipe, num_rows: int) -> int:
     return max(1, round(recipe.train.epochs * math.ceil(num_rows / recipe.train.batch_size)))
 
 
-def check(recipe: Recipe, splits: Splits, lengths: Mapping[str, Lengths], trainable: int) -> list[Note]:
+def check(
+    recipe: Recipe, splits: Splits, findings: Sequence[checks.Finding], lengths: Mapping[str, Lengths], trainable: int
+) -> list[Note]:
     """All notes on a resolved recipe and its rows.
 
     Args:
+        findings: what the data checks say of the rows.
         lengths: of each split, what encoding says of its rows.
         trainable: how many numbers would move.
     """
     return [
         *_on_reading(splits),
         *_on_size(recipe, splits, trainable),
-        *_on_rows(recipe, splits),
+        *_on_rows(splits, findings),
         *_on_lengths(recipe, lengths),
         *_on_settings(recipe, trainable),
         *_on_disk(recipe, trainable),
@@ -312,10 +315,10 @@ def _on_size(recipe: Recipe, splits: Splits, trainable: int) -> Iterator[Note]:
             yield Note(advice.code, advice.level, told, remedy=advice.remedy, source=advice.source, count=size.rows)
 
 
-def _on_rows(recipe: Recipe, splits: Splits) -> Iterator[Note]:
-    """What the data checks find, with the places of the rows concerned."""
+def _on_rows(splits: Splits, findings: Sequence[checks.Finding]) -> Iterator[Note]:
+    """What the data checks found, with the places of the rows concerned."""
     named = splits.named()
-    for found in checks.find_all(named, recipe.task.columns):
+    for found in findings:
         rows = (named[split][index].where for split, indices in found.rows.items() for index in indices)
         places = tuple(islice(rows, NAMED_PLACES))
         where = places[0] if places else ""

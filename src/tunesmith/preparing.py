@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tunesmith import methods, preflight, rewrites, tasks
 from tunesmith.data.batches import Order
-from tunesmith.data.loading import Splits, column_names, load_splits
+from tunesmith.data.checks import Finding
+from tunesmith.data.loading import Splits
+from tunesmith.data.material import Material, read_material
 from tunesmith.data.sensitive import mask_all, mask_names
 from tunesmith.devices import Devices, seed_everything
-from tunesmith.errors import DataError, Fault, ModelError, RecipeError, ResourceError
+from tunesmith.errors import DataError, Fault, ModelError, ResourceError
 from tunesmith.fitting import Voice
 from tunesmith.lengths import Lengths, count_lengths
 from tunesmith.models.layers import count_parameters
@@ -63,30 +64,26 @@ class Work(Start):
 
 def prepare(recipe: Recipe, devices: Devices, voice: Voice) -> Work:
     """Read, split, load, apply the method, resolve every `auto`, encode, and note what there is to note."""
-    start = settle(recipe, devices, voice)
+    voice.stage("reading the data")
+    material = read_material(recipe)
+    start = settle(recipe, material, devices, voice)
     voice.stage("encoding the rows")
     task, processor, limit = start.task, start.loaded.processor, start.limit
     splits = start.splits.named()
     examples = {name: task.encode(rows, processor, limit) for name, rows in splits.items()}
     lengths = {name: count_lengths(rows, examples[name], task, processor, limit) for name, rows in splits.items()}
     cut_rows = {name: found.cut for name, found in lengths.items()}
-    return Work(**vars(start), examples=examples, cut_rows=cut_rows, notes=note(start, lengths))
+    return Work(**vars(start), examples=examples, cut_rows=cut_rows, notes=note(start, material.find(), lengths))
 
 
-def settle(recipe: Recipe, devices: Devices, voice: Voice) -> Start:
-    """Read, split, load, apply the method, resolve every `auto`."""
-    voice.stage("reading the data")
-    unknown = recipe.task.target == "auto"
-    settled = recipe.task.settled(column_names(recipe.data.train) if unknown else (), recipe.data.columns)
-    if faults := list(settled.idle()):
-        raise RecipeError(faults[0].message, faults=faults)
-    splits = load_splits(recipe.data, settled.columns, recipe.judge.slices, recipe.train.refit)
-    task = tasks.build(settled)
+def settle(recipe: Recipe, material: Material, devices: Devices, voice: Voice) -> Start:
+    """Load the model, apply the method, resolve every `auto`."""
+    splits, task = material.splits, tasks.build(material.task)
     task.learn(splits.train)
     voice.stage("loading the model")
     base = find_base(recipe.model)
     loaded = task.load(base, recipe.seed, devices.stored)
-    recipe, task_choices = preflight.choose_target(recipe, settled)
+    recipe, task_choices = preflight.choose_target(recipe, material.task)
     fitting = rewrites.fitting(loaded, devices.device)
     recipe, choices = preflight.choose(recipe, splits, task, base, devices, longest_input(loaded), fitting)
     require_positions(recipe, loaded)
@@ -96,10 +93,10 @@ def settle(recipe: Recipe, devices: Devices, voice: Voice) -> Start:
     return Start(recipe, devices, splits, task, method, base, loaded, task_choices + choices)
 
 
-def note(start: Start, lengths: Mapping[str, Lengths]) -> list[Note]:
-    """All notes on a start, with the lengths of each split."""
+def note(start: Start, findings: Sequence[Finding], lengths: Mapping[str, Lengths]) -> list[Note]:
+    """All notes on a start, with what was found on its rows and the lengths of each split."""
     trainable = count_parameters(start.loaded.model)["trainable"]
-    return preflight.check(start.recipe, start.splits, lengths, trainable)
+    return preflight.check(start.recipe, start.splits, findings, lengths, trainable)
 
 
 def apply_method(method: Any, loaded: Loaded, seed: int, devices: Devices) -> None:
@@ -129,15 +126,6 @@ def require_positions(recipe: Recipe, loaded: Loaded) -> None:
     if asked != "auto" and asked > positions:
         message = f"train.max_length: {asked:,} tokens, but the model has places for {positions:,}"
         raise ModelError(message, remedy=f"write {positions} or less; train.long_text says what becomes of longer rows")
-
-
-def refuse_output(recipe: Recipe) -> None:
-    """A run folder is written into: it can be no file, and must not be the base, whose card it would replace."""
-    output = Path(recipe.output)
-    if any(place.is_file() for place in (output, *output.parents)):
-        raise RecipeError(f"{output} is a file or lies in one", "output", "name a folder, for example runs/first")
-    if (output / "config.json").is_file():
-        raise RecipeError(f"a model lies in {output}", "output", "name a folder of the run's own")
 
 
 def refuse_stops(notes: Sequence[Note], accepted: Sequence[str]) -> None:

@@ -22,7 +22,7 @@ from tunesmith.models.layers import count_parameters
 from tunesmith.models.references import CARD, find_base
 from tunesmith.open import Run
 from tunesmith.preflight import total_steps
-from tunesmith.preparing import Work, apply_method, describe_data, prepare, refuse_output, refuse_stops
+from tunesmith.preparing import Work, apply_method, describe_data, prepare, refuse_stops
 from tunesmith.recipe import Recipe, is_path
 from tunesmith.recipe.reading import read_recipe, write_recipe
 from tunesmith.report import manifest
@@ -41,7 +41,7 @@ def run(recipe: Recipe, accept: Sequence[str] = (), voice: Voice = SILENT) -> Ru
         TunesmithError: as `errors.EXIT_CODES` lists.
     """
     folders.require_permission(Path(recipe.output))
-    refuse_output(recipe)
+    folders.refuse_output(Path(recipe.output))
     folder = RunFolder(recipe.output)
     if is_first() and folder.exists:
         raise RecipeError(
