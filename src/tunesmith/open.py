@@ -21,7 +21,7 @@ from tunesmith.errors import CheckpointError, DataError
 from tunesmith.evaluation import as_predictions, predict, score
 from tunesmith.folder import RunFolder
 from tunesmith.models.loaded import Loaded
-from tunesmith.models.references import CARD, based_on, find_base
+from tunesmith.models.references import CARD, based_on, find_base, require_unchanged
 from tunesmith.recipe import Machine
 from tunesmith.recipe import methods as method_settings
 from tunesmith.recipe import tasks as task_settings
@@ -140,7 +140,10 @@ class Run:
     def loaded(self) -> Loaded:
         """The tuned model, ready to answer."""
         method = methods.build(method_settings.KINDS[self.card["method"]["kind"]](**self.card["method"]))
-        base = find_base(method.base_to_open(self.folder.model, based_on(self.card, self.folder.model)))
+        reference = method.base_to_open(self.folder.model, based_on(self.card, self.folder.model))
+        base = find_base(reference)
+        if reference != str(self.folder.model):  # our own weights are the run's, whatever has become of their base
+            require_unchanged(base, self.folder.manifest)
         loaded = self._task.load(base, self.card["seed"], self._devices.stored)
         loaded = method.open(loaded, self.folder.model)
         loaded.model.to(self._devices.device).eval()
