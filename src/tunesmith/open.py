@@ -17,7 +17,7 @@ from tunesmith.data.loading import hash_of
 from tunesmith.data.rows import Row
 from tunesmith.data.sources import Reading, read_source, stop_or_skip
 from tunesmith.devices import Devices, choose_devices
-from tunesmith.errors import CheckpointError, DataError
+from tunesmith.errors import CheckpointError, DataError, RecipeError
 from tunesmith.evaluation import as_predictions, predict, score
 from tunesmith.folder import RunFolder
 from tunesmith.models.loaded import Loaded
@@ -96,24 +96,40 @@ class Run:
         return stream_answers(self, data, columns, Details(probabilities, top_k, abstain_below), on_bad_row)
 
     def evaluate(self, data: Source, columns: dict[str, str] | None = None) -> dict[str, Any]:
-        """Score the model on labelled rows. A look at the sealed test is counted in the run folder."""
+        """Score the model on labelled rows. A look at the sealed test is counted in the run folder.
+
+        Raises:
+            RecipeError: it is a look, and nothing can be written there; known before anything is answered.
+        """
         usual = {} if columns else self.usual_columns
         reading = read_source(named(data), self._columns, columns or {}, split="test", usual=usual)
         stop_or_skip(reading, "stop")
+        is_look = self._is_look(reading)
+        if is_look:
+            self._require_ledger()
         answers = self._answer(reading.rows)
         measures = self._task.measures(as_predictions([self._task.gold(row) for row in reading.rows], answers))
-        looks = self._count_look(reading)
-        return {"rows": len(reading.rows), "scores": score(measures), "looks_at_test": looks}
-
-    def _count_look(self, reading: Reading) -> int:
-        """How often the sealed test was looked at, this time included (if a file of it was read, or its very rows in
-        another kind of file)."""
-        sealed = self.manifest.get("data", {}).get("test", {})
-        files = {sealed.get("file_sha256"), *sealed.get("files_sha256", [])}
-        if not files.isdisjoint(reading.hashes) or hash_of(reading.rows, self._columns) == sealed.get("rows_sha256"):
+        if is_look:
             look = {"when": now(), "by": "evaluate", "rows": len(reading.rows), "sha256": reading.digest}
             folders.append(self.folder.looks, look)
-        return len(folders.lines(self.folder.looks))
+        looks = len(folders.lines(self.folder.looks))
+        return {"rows": len(reading.rows), "scores": score(measures), "looks_at_test": looks}
+
+    def _is_look(self, reading: Reading) -> bool:
+        """Whether a file of the sealed test was read, or its very rows in another kind of file."""
+        sealed = self.manifest.get("data", {}).get("test", {})
+        files = {sealed.get("file_sha256"), *sealed.get("files_sha256", [])}
+        same_rows = hash_of(reading.rows, self._columns) == sealed.get("rows_sha256")
+        return not files.isdisjoint(reading.hashes) or same_rows
+
+    def _require_ledger(self) -> None:
+        """Refuse a look that could not be counted: its scores would then be thrown away when they are known."""
+        try:
+            folders.require_permission(self.folder.looks)
+        except RecipeError as error:
+            message = f"{error.message}: these rows are the run's sealed test, and every look at it is counted there"
+            remedy = "change who may write to the run folder, or evaluate on other rows"
+            raise RecipeError(message, str(self.folder.looks), remedy) from None
 
     def answer_rows(
         self, rows: Sequence[Row], details: Details, progress: Callable[[int], None] = lambda done: None

@@ -465,6 +465,29 @@ def test_a_look_that_cannot_be_counted_is_named(tunesmith: Command, run_copy: Pa
     assert done.code == 2 and "looks.jsonl: cannot be written" in done.err and done.out == ""
 
 
+def test_a_look_that_cannot_be_counted_is_refused_before_anything_is_answered(
+    tunesmith: Command, run_copy: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tunesmith.open import Run
+
+    def answer(*_: Any) -> Any:
+        raise AssertionError("rows were answered in vain")
+
+    access, ledger, before = os.access, run_copy / "looks.jsonl", bytes_of(run_copy)
+
+    def readable(place: Any, mode: int) -> bool:
+        return not (mode & os.W_OK and Path(place) in (run_copy, ledger)) and access(place, mode)
+
+    monkeypatch.setattr(os, "access", readable)
+    with monkeypatch.context() as idle:
+        idle.setattr(Run, "_answer", answer)
+        done = tunesmith("evaluate", run_copy, "--data", tiny_data / "test.jsonl")
+    assert done.code == 2 and f"{ledger}: cannot be written (Permission denied)" in done.err, done.err
+    assert "sealed test" in done.err and "evaluate on other rows" in done.err and done.out == ""
+    assert tunesmith("evaluate", run_copy, "--data", tiny_data / "train.jsonl").code == 0, "no look, nothing to count"
+    assert bytes_of(run_copy) == before
+
+
 def test_a_place_that_nobody_may_write_to_is_refused_before_any_work(
     tunesmith: Command, recipe: Path, finished_run: Any, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
