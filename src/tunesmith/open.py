@@ -21,7 +21,7 @@ from tunesmith.errors import CheckpointError, DataError, RecipeError
 from tunesmith.evaluation import as_predictions, predict, score
 from tunesmith.folder import RunFolder
 from tunesmith.models.loaded import Loaded
-from tunesmith.models.references import CARD, based_on, find_base, require_unchanged
+from tunesmith.models.references import CARD, based_on, find_base, find_base_of, require_unchanged
 from tunesmith.recipe import Machine
 from tunesmith.recipe import methods as method_settings
 from tunesmith.recipe import tasks as task_settings
@@ -149,7 +149,7 @@ class Run:
     def card(self) -> dict[str, Any]:
         """What was written beside the weights: base, task, labels, longest input."""
         if not (self.folder.model / CARD).is_file():
-            raise CheckpointError("no finished model in this folder", str(self.folder.path), "`tunesmith resume` it")
+            raise _no_model(self.folder)
         return _checked(folders.read_json(self.folder.model / CARD), self.folder.model / CARD)
 
     @cached_property
@@ -157,8 +157,10 @@ class Run:
         """The tuned model, ready to answer."""
         method = methods.build(method_settings.KINDS[self.card["method"]["kind"]](**self.card["method"]))
         reference = method.base_to_open(self.folder.model, based_on(self.card, self.folder.model))
-        base = find_base(reference)
-        if reference != str(self.folder.model):  # our own weights are the run's, whatever has become of their base
+        if reference == str(self.folder.model):  # its own weights: whatever has become of its base is all the same
+            base = find_base(reference)
+        else:
+            base = find_base_of(self.folder.model, reference)
             require_unchanged(base, self.folder.manifest)
         loaded = self._task.load(base, self.card["seed"], self._devices.stored)
         loaded = method.open(loaded, self.folder.model)
@@ -190,9 +192,27 @@ class Run:
         return self._task.settings.columns
 
 
+def _no_model(folder: RunFolder) -> CheckpointError:
+    """What a folder is that no answers can come from."""
+    where = str(folder.path)
+    if folder.exists:
+        return CheckpointError("no finished model in this folder", where, f"`tunesmith resume {where}` goes on with it")
+    if (folder / CARD).is_file():
+        run = Path(os.path.abspath(where)).parent
+        return CheckpointError("the model of a run, not a run folder", where, f"name the run folder: {run}")
+    is_there = folder.path.is_dir()
+    said = "no run in this folder" if is_there else "not a folder" if folder.path.exists() else "no such folder"
+    return CheckpointError(said, where, "name a run folder: what `tunesmith run` has written its report to")
+
+
 def _checked(card: Any, place: Path) -> dict[str, Any]:
     """A card whose every field is what we write; anything else is named before it is used."""
     try:
+        for part, known in (("task", task_settings.KINDS), ("method", method_settings.KINDS)):
+            kind = card[part]["kind"]
+            if isinstance(kind, str) and kind not in known:
+                remedy = f"open it with the version that trained it; this one knows {', '.join(known)}"
+                raise CheckpointError(f"a {part} of an unknown kind, {kind!r}", str(place), remedy)
         good = [
             card["task"]["kind"] in task_settings.KINDS,
             card["method"]["kind"] in method_settings.KINDS,

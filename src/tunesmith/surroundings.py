@@ -12,8 +12,8 @@ NO_CONNECTION = {"HF_HUB_OFFLINE": "1", "USE_HUB_KERNELS": "NO"}
 
 
 def of_child(**more: str) -> dict[str, str]:
-    """Our own environment variables, with this very package found first; without ranks, and
-    without a connection, since all that a child needs is here. `more` is set besides."""
+    """Our own environment variables, with this very package found first; without ranks, and without a connection: all
+    that a child needs is here. `more` is set besides."""
     package = str(Path(__file__).parents[1])
     paths = [package, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     mine = {name: value for name, value in os.environ.items() if name not in RANKS}

@@ -44,6 +44,16 @@ def lora_run(tiny_base: Path, tiny_data: Path, tmp_path_factory: pytest.TempPath
     return folder
 
 
+@pytest.fixture
+def own_base(tiny_base: Path, lora_run: Path, tmp_path: Path) -> tuple[Path, Path]:
+    """A base and a LoRA run on it that a test may change; both were moved since the run was trained."""
+    base, run_folder = tmp_path / "base", tmp_path / "run"
+    shutil.copytree(tiny_base, base)
+    shutil.copytree(lora_run, run_folder)
+    change_json(run_folder / "model" / "tunesmith.json", base="../../base")
+    return base, run_folder
+
+
 # references
 
 
@@ -157,6 +167,34 @@ def test_an_adapter_whose_base_is_gone_or_unnamed_is_refused(lora_run: Path, tmp
         find_base(str(folder))
 
 
+def test_who_opens_an_adapter_whose_base_is_gone_is_told_what_to_do(
+    own_base: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen from a folder beside it, too: where nothing is, the path of a base is still a path and no hub id."""
+    from tunesmith.open import Run
+
+    def fetch(*_: Any, **__: Any) -> str:
+        raise AssertionError("a hub was asked for a path")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "base").rename(tmp_path / "elsewhere")
+    for act in (lambda: Run("run").predict(["where is my card"]), lambda: find_base("./run")):
+        with pytest.raises(ModelError) as caught:
+            act()
+        told = str(caught.value)
+        assert told.startswith("./base: no such folder; the adapter in run/model was trained on it; put it back"), told
+        assert "`base` in run/model/tunesmith.json" in told
+    change_json(tmp_path / "run" / "model" / "tunesmith.json", base="../../elsewhere")
+    assert Run("run").predict(["where is my card"]) and find_base("./run")
+
+
+def test_a_hub_that_must_not_be_asked_is_told_with_the_way_to_fetch_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(ModelError, match="network is off; fetch it with `hf download nobody/none --revision abc123`;"):
+        find_base("nobody/none@abc123")
+
+
 def test_an_adapter_that_is_its_own_base_is_refused(lora_run: Path, tmp_path: Path) -> None:
     folder = tmp_path / "copy"
     shutil.copytree(lora_run, folder)
@@ -166,16 +204,6 @@ def test_an_adapter_that_is_its_own_base_is_refused(lora_run: Path, tmp_path: Pa
 
 
 # a base that has changed since
-
-
-@pytest.fixture
-def own_base(tiny_base: Path, lora_run: Path, tmp_path: Path) -> tuple[Path, Path]:
-    """A base and a LoRA run on it that a test may change; both were moved since the run was trained."""
-    base, run_folder = tmp_path / "base", tmp_path / "run"
-    shutil.copytree(tiny_base, base)
-    shutil.copytree(lora_run, run_folder)
-    change_json(run_folder / "model" / "tunesmith.json", base="../../base")
-    return base, run_folder
 
 
 def change_weights(base: Path) -> None:
@@ -293,7 +321,7 @@ def test_a_base_from_a_hub_is_opened_at_the_revision_that_was_trained_on(
         find_base(based_on({"base": named, "revision": "abc123"}, Path("run/model")))
     assert asked == [("owner/name", "abc123")] * 2
     assert based_on({"base": "package:name", "revision": None}, Path("run/model")) == "package:name"
-    assert based_on({"base": "../../first", "revision": "abc123"}, Path("run/model")) == "first"
+    assert based_on({"base": "../../first", "revision": "abc123"}, Path("run/model")) == "./first"
 
 
 # parts of models

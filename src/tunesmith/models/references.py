@@ -112,22 +112,35 @@ def _from_folder(reference: str, folder: Path, above: tuple[Path, ...]) -> Base:
         folder = folder / "model"
     card = read_json(folder / CARD) if (folder / CARD).is_file() else {}
     if (folder / "adapter_config.json").is_file():
-        if "base" not in card:
-            raise ModelError("an adapter without its base", str(folder), f"{CARD} should name it")
+        if not isinstance(card, dict) or "base" not in card:
+            remedy = "restore it from a copy of the run; an adapter of another trainer is merged into its base first"
+            raise ModelError(f"an adapter without its base: {CARD} should name it", str(folder), remedy)
         if folder.resolve() in above:
-            raise ModelError("an adapter that names itself as its base", str(folder))
-        below = find_base(based_on(card, folder), (*above, folder.resolve()))
+            remedy = f"restore {CARD} from a copy of the run"
+            raise ModelError("an adapter that names itself as its base", str(folder), remedy)
+        below = find_base_of(folder, based_on(card, folder), (*above, folder.resolve()))
         require_unchanged(below, Path(os.path.abspath(folder)).parent / "manifest.json")
         return Base(reference, below.folder, below.revision, (*below.adapters, folder), card)
     return Base(reference, folder, card=card)
+
+
+def find_base_of(adapter: Path, reference: str, above: tuple[Path, ...] = ()) -> Base:
+    """The base of an adapter. Who opens one has not named its base, so is told who did if it is gone."""
+    if is_path(reference) and not Path(reference).expanduser().is_dir():
+        remedy = f"put it back, or write where it lies now as `base` in {adapter / CARD} (a path as seen from there)"
+        raise ModelError(f"no such folder; the adapter in {adapter} was trained on it", reference, remedy)
+    return find_base(reference, above)
 
 
 def based_on(card: dict[str, Any], folder: Path) -> str:
     """The base that a card names: a path as seen from the card's folder, a hub id at the revision that was trained on,
     since what its makers have put there later is another base."""
     base = str(card["base"])
+    if base.startswith("."):
+        place = os.path.normpath(folder / base)
+        return place if place.startswith((".", "/")) else f"./{place}"  # a path, and no hub id, if nothing is there
     if base.startswith("package:") or is_path(base):
-        return os.path.normpath(folder / base) if base.startswith(".") else base
+        return base
     return f"{base.partition('@')[0]}@{card['revision']}" if card.get("revision") else base
 
 
@@ -194,6 +207,7 @@ def _package_folder(name: str) -> Path:
 
 def _from_hub(reference: str) -> Base:
     from huggingface_hub import snapshot_download
+    from huggingface_hub.constants import HF_HUB_OFFLINE
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     name, _, revision = reference.partition("@")
@@ -206,6 +220,13 @@ def _from_hub(reference: str) -> Base:
     except HFValidationError:
         raise ModelError("neither a folder nor a hub id", reference, "a path starts with ./ or /") from None
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        if HF_HUB_OFFLINE:
+            raise ModelError(
+                "no folder of this name here, nor in the hub's cache, and the network is off",
+                reference,
+                f"fetch it with `hf download {name}{f' --revision {revision}' * bool(revision)}`; "
+                "or use a folder or package:NAME",
+            ) from None
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ModelError(
             f"no folder of this name here, and the hub did not give it ({reason})",
