@@ -27,7 +27,7 @@ class Judge(Settings):
 
     slices: list[str] = Field(default_factory=list)
     """Columns of your files by whose values the primary metric is shown too: a language, a source, a customer. The 20
-    commonest values of each, the rest joined as "(all others)"."""
+    commonest values of each, the rest joined as "(all others)"; more than 8 different numbers in up to four parts."""
 
 
 class Deploy(Settings):
