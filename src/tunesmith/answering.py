@@ -59,19 +59,21 @@ class Details:
     abstain_below: float | None = None
 
 
-def shown(task: Any, outputs: Sequence[Any], decision: Mapping[str, Any], details: Details) -> list[Line]:
+def shown(
+    task: Any, rows: Sequence[Row], outputs: Sequence[Any], decision: Mapping[str, Any], details: Details
+) -> list[Line]:
     """Answers as `task.shown` gives them, with the details asked for.
 
     Raises:
-        RecipeError: details of probabilities, and the model answers with a number.
+        RecipeError: details of probabilities, and the model gives none of labels.
     """
     answers = task.answers(outputs, decision)
-    lines = [dict(task.shown(answer)) for answer in answers]
+    lines = [dict(task.shown(answer, row)) for answer, row in zip(answers, rows, strict=True)]
     if details == Details() or not lines:
         return lines
     shares_RC = task.shares(outputs, decision)
     if shares_RC is None:
-        message = "this model answers with a number: there are no probabilities to show, rank or abstain by"
+        message = "this model does not answer with labels of a row: there is nothing to show, rank or abstain by"
         raise RecipeError(message, "predict", "leave out --probabilities, --top-k and --abstain-below")
     for line, answer, shares_C in zip(lines, answers, shares_RC, strict=True):
         if details.abstain_below is not None:

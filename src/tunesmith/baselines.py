@@ -26,9 +26,9 @@ NEIGHBOURS = (1, 3, 5, 10, 20)
 
 
 class Baseline(Protocol):
-    """Fitted once on the training rows; then asked for outputs (R, C), in the task's own terms."""
+    """Fitted once on the training rows; then asked for outputs, one for each row, in the task's own terms."""
 
-    def predict(self, rows: Sequence[Row], examples: Sequence[Example]) -> np.ndarray: ...
+    def predict(self, rows: Sequence[Row], examples: Sequence[Example]) -> Sequence[Any] | np.ndarray: ...
 
 
 @dataclass

@@ -14,13 +14,13 @@ from tunesmith.audits.budgets import find_budgets, with_budgets
 from tunesmith.audits.suspects import find_suspects
 from tunesmith.audits.verdict import NOT_JUDGED, judge
 from tunesmith.baselines import Baseline, Majority, NearestNeighbours, Tfidf, embed
-from tunesmith.data.rows import Row
+from tunesmith.data.rows import Row, as_text
 from tunesmith.data.sensitive import mask, mask_all
 from tunesmith.evaluation import RESAMPLES, as_predictions, predict, score
 from tunesmith.fitting import Voice
 from tunesmith.folder import RunFolder
+from tunesmith.lexicon import Lexicon
 from tunesmith.preparing import Work
-from tunesmith.recipe.judge import BASELINES
 from tunesmith.report.manifest import now
 from tunesmith.tasks.contract import Prediction, length_of
 
@@ -39,7 +39,7 @@ class Fitted:
 def fit_baselines(work: Work, folder: RunFolder, voice: Voice) -> dict[str, Fitted]:
     """Fit the baselines that the recipe asks for, and tell how they do on the validation rows."""
     asked = work.recipe.judge.baselines
-    names = list(BASELINES) if asked == "auto" else [] if asked == "off" else list(asked)
+    names = list(work.recipe.task.baselines) if asked == "auto" else [] if asked == "off" else list(asked)
     fitted: dict[str, Fitted] = {}
     golds = _golds(work, "validation")
     for name in names:
@@ -69,6 +69,7 @@ _FITS: dict[str, Callable[[Work], Baseline]] = {
     "majority": lambda work: Majority.fit(work.task, work.splits.train),
     "tfidf": lambda work: Tfidf.fit(work.task, work.splits.train),
     "nearest-neighbours": _fit_nearest,
+    "lexicon": lambda work: Lexicon.fit(work.task, work.splits.train),
 }
 
 
@@ -163,7 +164,9 @@ def _suspects(work: Work, kept: Mapping[str, Sequence[Prediction]]) -> dict[str,
     for suspect in found[:SHOWN_SUSPECTS]:
         split, prediction = sources[suspect.index]
         row = getattr(work.splits, split)[prediction.row]
-        shown.append({**_shown_row(row, prediction), "split": split, "given": suspect.given, "usual": suspect.usual})
+        shown.append(
+            {**_shown_row(work, row, prediction), "split": split, "given": suspect.given, "usual": suspect.usual}
+        )
     return {"rows": len(sources), "found": len(found), "shown": shown}
 
 
@@ -187,16 +190,17 @@ def _worst(work: Work, predictions: Sequence[Prediction], rows: Sequence[Row]) -
     """The wrong answers that are worst (of which the model was surest, or furthest off), with their texts."""
     severity = {p.row: work.task.severity(p) for p in predictions}
     wrong = sorted((p for p in predictions if severity[p.row] > 0), key=lambda p: (-severity[p.row], p.row))
-    return [_shown_row(rows[p.row], p) for p in wrong[:WORST_ERRORS]]
+    return [_shown_row(work, rows[p.row], p) for p in wrong[:WORST_ERRORS]]
 
 
-def _shown_row(row: Row, prediction: Prediction) -> dict[str, Any]:
+def _shown_row(work: Work, row: Row, prediction: Prediction) -> dict[str, Any]:
     """A row and its answer for people to read."""
+    inputs = [column.name for column in work.recipe.task.columns if column.is_input]
     return {
         "where": row.where,
-        "text": mask(" | ".join(str(row[name]) for name in ("text", "text_pair") if row.get(name))),
-        "gold": mask_all(prediction.gold),
-        "answer": mask_all(prediction.answer),
+        "text": mask(" | ".join(as_text(row[name]) for name in inputs if row.get(name))),
+        "gold": mask_all(work.task.said(prediction.gold, row)),
+        "answer": mask_all(work.task.said(prediction.answer, row)),
         "score": prediction.score,
     }
 

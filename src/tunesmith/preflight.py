@@ -17,6 +17,8 @@ import orjson
 from tunesmith import folder as folders
 from tunesmith.checkpoints import KEEP
 from tunesmith.data import checks
+from tunesmith.data.findings import Finding
+from tunesmith.data.label_checks import targets_of
 from tunesmith.data.loading import Splits
 from tunesmith.devices import Devices, memory_bytes
 from tunesmith.lengths import Lengths
@@ -268,7 +270,7 @@ def total_steps(recipe: Recipe, num_rows: int) -> int:
 
 
 def check(
-    recipe: Recipe, splits: Splits, findings: Sequence[checks.Finding], lengths: Mapping[str, Lengths], trainable: int
+    recipe: Recipe, splits: Splits, findings: Sequence[Finding], lengths: Mapping[str, Lengths], trainable: int
 ) -> list[Note]:
     """All notes on a resolved recipe and its rows.
 
@@ -306,7 +308,7 @@ def _on_reading(splits: Splits) -> Iterator[Note]:
 
 
 def _on_size(recipe: Recipe, splits: Splits, trainable: int) -> Iterator[Note]:
-    _, label_of = checks.targets_of(recipe.task.columns)
+    _, label_of = targets_of(recipe.task.columns)
     counts = Counter(label for row in splits.train if (label := label_of(row)) is not None)
     size = Size(len(splits.train), median(counts.values()) if counts else math.inf, recipe.method.kind, trainable)
     for advice in SIZE_ADVICE:
@@ -315,7 +317,7 @@ def _on_size(recipe: Recipe, splits: Splits, trainable: int) -> Iterator[Note]:
             yield Note(advice.code, advice.level, told, remedy=advice.remedy, source=advice.source, count=size.rows)
 
 
-def _on_rows(splits: Splits, findings: Sequence[checks.Finding]) -> Iterator[Note]:
+def _on_rows(splits: Splits, findings: Sequence[Finding]) -> Iterator[Note]:
     """What the data checks found, with the places of the rows concerned."""
     named = splits.named()
     for found in findings:

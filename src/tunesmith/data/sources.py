@@ -12,7 +12,7 @@ from pathlib import Path
 
 import orjson
 
-from tunesmith.data.columns import Places, listing, map_columns, read_cell, usual_names
+from tunesmith.data.columns import Places, listing, map_columns, misfit, read_cell, usual_names
 from tunesmith.data.files import kind_of, require_regular, unchanged
 from tunesmith.data.guard import guarded_rows, needs_guard
 from tunesmith.data.readers import SEPARATORS, RawRow, RowFile, rows_here
@@ -266,6 +266,8 @@ def _row(file: RowFile, raw: RawRow, wanted: Wanted, places: Places) -> Row | Fa
             return Fault(file.place(raw.line, name), f"{name} {fault}")
         if value is not None:
             values[column.name] = value
+        if column.about and (fault := misfit(column, values)):
+            return Fault(file.place(raw.line, "/".join(theirs)), f"{'/'.join(theirs)} {fault}")
     return Row(values, str(file.path), raw.line, file.counts_rows)
 
 

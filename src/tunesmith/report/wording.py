@@ -39,7 +39,7 @@ METRICS = {
         "matthews_correlation",
         "agreement beyond what class sizes alone would give; 0 is none, 1 is perfect",
     ),
-    "exact_match": Metric("Exact match", "exact_match", "the share of rows that get exactly the right labels"),
+    "exact_match": Metric("Exact match", "exact_match", "the share of rows whose whole answer is right"),
     "mean_average_precision": Metric(
         "Mean average precision", "average_precision", "how high right labels rank, averaged over labels"
     ),
@@ -51,6 +51,11 @@ METRICS = {
         "ece",
         "how far the model's stated certainty is from its share of right answers (15 bins); 0 is best",
     ),
+    "entity_f1": Metric(
+        "Entity F1", "f1", "how well spans are found; one is right if it begins, ends and is called as the gold says"
+    ),
+    "entity_precision": Metric("Entity precision", "precision", "the share of the answered spans that are right"),
+    "entity_recall": Metric("Entity recall", "recall", "the share of the true spans that are found"),
     "spearman": Metric("Spearman correlation", "spearmanr", "how well the order of the scores is met; 1 is perfect"),
     "pearson": Metric(
         "Pearson correlation", "pearsonr", "how well the scores are met up to a straight line; 1 is perfect"
@@ -65,12 +70,14 @@ BASELINES = {
     "majority": "always the commonest class",
     "tfidf": "TF-IDF + logistic regression",
     "nearest-neighbours": "nearest neighbours in the frozen base",
+    "lexicon": "each word's commonest tag",
 }
 BASELINES_OF_NUMBERS = {"majority": "always the mean score", "tfidf": "TF-IDF + ridge regression"}
 BASELINES_IN_PLAIN = {
     "majority": "giving always the same answer",
     "tfidf": "counting words",
     "nearest-neighbours": "looking up the most similar training texts",
+    "lexicon": "looking each word up in a list",
 }
 
 METHODS = {

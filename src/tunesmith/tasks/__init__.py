@@ -6,9 +6,11 @@ from typing import Any
 
 from tunesmith.recipe.base import Settings
 from tunesmith.tasks.text_classification import TextClassification
+from tunesmith.tasks.token_classification import TokenClassification
 
 TASKS: dict[str, Any] = {
     "text-classification": TextClassification,
+    "token-classification": TokenClassification,
 }
 
 

@@ -28,8 +28,8 @@ class Limit:
     policy: str = "truncate"
 
 
-Value = str | list[str] | float
-"""What is answered for a row: a label (or a path), a list of labels, a number."""
+Value = str | list[str] | float | list[dict[str, Any]]
+"""What is answered for a row: a label (or a path), a list of labels, a number, a list of spans."""
 
 Decision = dict[str, Any]
 """What turns raw outputs into answers (temperature, thresholds): chosen on validation rows, kept beside the model."""
@@ -131,4 +131,8 @@ class Task(Protocol):
 
     def severity(self, prediction: Prediction) -> float: ...
 
-    def shown(self, answer: Answer) -> dict[str, Any]: ...
+    def shown(self, answer: Answer, row: Row) -> dict[str, Any]: ...
+
+    def said(self, value: Value | None, row: Row) -> Any: ...
+
+    def classes(self, value: Value | None) -> list[str]: ...
