@@ -84,6 +84,33 @@ def make_rows(number: int, seed: int = 0, labels: tuple[str, ...] = LABELS) -> l
     return rows
 
 
+_ENTITIES = ((("bank",), "PLACE"), (("new", "card"), "THING"), (("app",), "PLACE"), (("old", "card"), "THING"))
+
+
+def make_entity_rows(number: int, seed: int = 0) -> list[dict[str, list[str]]]:
+    """Rows of words and BIO tags: `new card` and `old card` are THING, `bank` and `app` PLACE, by the word alone."""
+    import random
+
+    source = random.Random(seed)
+    rows = []
+    for index in range(number):
+        tokens = [source.choice(WORDS) for _ in range(source.choice((2, 3, 5, 8, 20)))]
+        tokens = [word for word in tokens if word not in ("card", "bank", "app", "new", "old")] + [f"x{index}"]
+        tags = ["O"] * len(tokens)
+        for found, kind in (
+            (("bank",), "PLACE"),
+            (("new", "card"), "THING"),
+            (("app",), "PLACE"),
+            (("old", "card"), "THING"),
+        ):
+            if source.random() < 0.6:
+                place = source.choice([i for i in range(len(tokens) + 1) if i == len(tokens) or tags[i][0] != "I"])
+                tokens[place:place] = found
+                tags[place:place] = [f"{'I' if i else 'B'}-{kind}" for i in range(len(found))]
+        rows.append({"tokens": tokens, "tags": tags})
+    return rows
+
+
 def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -14,7 +14,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from planted import BANKING, COLUMNS, HIDDEN, ORDINARY, Planted, as_rows, banking, clean, plant
-from tunesmith.data import near, sensitive
+from tunesmith.data import label_checks, near, sensitive
 from tunesmith.data.checks import find_all
 from tunesmith.data.findings import Finding
 from tunesmith.data.rows import Row, normalised
