@@ -143,6 +143,21 @@ TABLE: dict[str, Row] = {
         ),
         common=lambda place: {"data": {"train": str(place.folder / "many.jsonl")}, "task": TEXTS},
     ),
+    "task.token-classification.kind": Row(
+        {"task": "token-classification"},
+        lambda plain, changed: "entity_f1" in changed.scores["validation"] and "accuracy" in plain.scores["validation"],
+        common=lambda place: {"data": {"train": str(place.folder / "entities.jsonl")}},
+    ),
+    "task.token-classification.target": Row(
+        {"task": {"kind": "token-classification", "target": "spans"}},
+        lambda plain, changed: (
+            plain.card["learned"]["scheme"] == "IOBES" and changed.card["learned"]["scheme"] == "BIO"
+        ),
+        common=lambda place: {
+            "data": {"train": str(place.folder / "entities.jsonl")},
+            "task": {"kind": "token-classification"},
+        },
+    ),
     "data.train": Row(lambda place: {"data": {"train": str(place.folder / "other.jsonl")}}, rows_of("train")),
     "data.validation": Row({"data": {"validation": 0.4}}, rows_of("validation")),
     "data.test": Row(
@@ -284,6 +299,17 @@ def place(bases: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) 
         tiny.write_rows(folder / f"{name}.jsonl", rows)
     many = [{"text": row["text"], "labels": [row["label"]][: i % 3]} for i, row in enumerate(rows)]
     tiny.write_rows(folder / "many.jsonl", many)
+    entities = [
+        {
+            "tokens": ["my", "card", str(i), *row["text"].split()],
+            "tags": ["O", "S-THING", "O", *["O"] * len(row["text"].split())],
+            "text": f"my card {i} {row['text']}",
+            "spans": [{"start": 3, "end": 7, "label": "THING"}],
+            "label": row["label"],
+        }
+        for i, row in enumerate(rows)
+    ]
+    tiny.write_rows(folder / "entities.jsonl", entities)
     tiny.write_rows(folder / "bad.jsonl", [rows[0], {**rows[1], "text": None}, *rows[2:]])
     return Place(bases("bert"), bases("bert", seed=7), folder)
 

@@ -211,7 +211,7 @@ def _tokens_cell(value: Any) -> tuple[Any, str]:
         return _text_cell(value)
     words, fault = _list_of(value, "words", '["two", "words"]')
     for number, word in enumerate(words, start=1):
-        wrong = "" if isinstance(word, str) else f"is {_kind_of(word)}, not text"
+        wrong = "" if isinstance(word, str) else "is missing" if word is None else f"is {_kind_of(word)}, not text"
         if wrong := wrong or _broken(word):
             return None, f"holds a word (number {number}) that {wrong}"
     return (words, "") if any(map(str.strip, words)) else (None, fault or "is empty")
@@ -236,7 +236,7 @@ def misfit(column: Column, values: Mapping[str, Any]) -> str:
         return ""
     if column.kind == "tags":
         words = len(about) if isinstance(about, list) else len(words_of(about).starts)
-        return f"has {len(answer)} tags for {words} words" if words != len(answer) else ""
+        return f"are {len(answer)} for {words} words: each word needs its own" if words != len(answer) else ""
     reach = 0
     for span in answer:
         if span["end"] > len(about):
