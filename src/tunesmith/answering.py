@@ -67,7 +67,7 @@ def shown(
     Raises:
         RecipeError: details of probabilities, and the model gives none of labels.
     """
-    answers = task.answers(outputs, decision)
+    answers = task.answers(outputs, rows, decision)
     lines = [dict(task.shown(answer, row)) for answer, row in zip(answers, rows, strict=True)]
     if details == Details() or not lines:
         return lines

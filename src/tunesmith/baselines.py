@@ -117,7 +117,7 @@ class NearestNeighbours:
 
         def value(k: int) -> float:
             outputs = fitted._mean(vectors, k)
-            answers = task.answers(outputs, task.decide(outputs, golds))
+            answers = task.answers(outputs, held_rows, task.decide(outputs, held_rows))
             return float(task.measures(as_predictions(golds, answers))[primary]())
 
         fitted.neighbours = max((k for k in NEIGHBOURS if k <= len(rows)), key=lambda k: (value(k), -k))

@@ -41,13 +41,13 @@ def fit_baselines(work: Work, folder: RunFolder, voice: Voice) -> dict[str, Fitt
     asked = work.recipe.judge.baselines
     names = list(work.recipe.task.baselines) if asked == "auto" else [] if asked == "off" else list(asked)
     fitted: dict[str, Fitted] = {}
-    golds = _golds(work, "validation")
+    rows, golds = work.splits.validation, _golds(work, "validation")
     for name in names:
         voice.stage(f"baseline {name}")
         baseline = _FITS[name](work)
-        outputs = baseline.predict(work.splits.validation, work.examples["validation"])
-        fitted[name] = Fitted(baseline, work.task.decide(outputs, golds))
-        predictions = as_predictions(golds, work.task.answers(outputs, fitted[name].decision))
+        outputs = baseline.predict(rows, work.examples["validation"])
+        fitted[name] = Fitted(baseline, work.task.decide(outputs, rows))
+        predictions = as_predictions(golds, work.task.answers(outputs, rows, fitted[name].decision))
         primary = work.recipe.judge.primary
         value = work.task.measures(predictions)[primary]()
         voice.say(f"baseline {name}: {primary} {value:.4f} on the validation rows")
@@ -78,8 +78,9 @@ def _golds(work: Work, split: str) -> list[Any]:
 
 
 def _answers(fitted: Fitted, work: Work, split: str) -> list[Prediction]:
-    outputs = fitted.baseline.predict(getattr(work.splits, split), work.examples[split])
-    return as_predictions(_golds(work, split), work.task.answers(outputs, fitted.decision))
+    rows = getattr(work.splits, split)
+    outputs = fitted.baseline.predict(rows, work.examples[split])
+    return as_predictions(_golds(work, split), work.task.answers(outputs, rows, fitted.decision))
 
 
 def _count_look(work: Work, folder: RunFolder) -> None:
@@ -104,9 +105,9 @@ def score_validation(work: Work, folder: RunFolder) -> dict[str, Any]:
         the decision (temperature, thresholds) that suits them; the test rows are answered by it.
     """
     outputs = predict(work.loaded, work.task, work.examples["validation"], work.devices)
-    golds = _golds(work, "validation")
-    decision = work.task.decide(outputs, golds)
-    _write(folder, "validation", as_predictions(golds, work.task.answers(outputs, decision)))
+    rows, golds = work.splits.validation, _golds(work, "validation")
+    decision = work.task.decide(outputs, rows)
+    _write(folder, "validation", as_predictions(golds, work.task.answers(outputs, rows, decision)))
     return dict(decision)
 
 
@@ -117,11 +118,13 @@ def judge_run(work: Work, folder: RunFolder, baselines: Mapping[str, Fitted], de
     if work.splits.test:
         _count_look(work, folder)
         outputs = predict(work.loaded, work.task, work.examples["test"], work.devices)
-        _write(folder, "test", as_predictions(_golds(work, "test"), work.task.answers(outputs, decision)))
+        _write(
+            folder, "test", as_predictions(_golds(work, "test"), work.task.answers(outputs, work.splits.test, decision))
+        )
         for name, fitted in baselines.items():
             _write(folder, f"baseline-{name}-test", _answers(fitted, work, "test"))
         if "temperature" in decision:
-            answers = work.task.answers(outputs, {**decision, "temperature": 1.0})
+            answers = work.task.answers(outputs, work.splits.test, {**decision, "temperature": 1.0})
             plain = as_predictions(_golds(work, "test"), answers)
     kept = {name: read_predictions(folder, name) for name in _scored_splits(work)}
     tuned = {name: work.task.measures(predictions) for name, predictions in kept.items()}

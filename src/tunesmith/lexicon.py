@@ -11,7 +11,6 @@ import numpy as np
 
 from tunesmith.data.rows import Row
 from tunesmith.tasks.contract import Example
-from tunesmith.tasks.token_classification import Tagged
 
 
 @dataclass
@@ -30,10 +29,10 @@ class Lexicon:
                 seen[word][tag] += 1
         return cls(task, {word: np.array([tags[label] for label in task.labels], float) for word, tags in seen.items()})
 
-    def predict(self, rows: Sequence[Row], examples: Sequence[Example]) -> list[Tagged]:
-        return [self._tagged(row) for row in rows]
+    def predict(self, rows: Sequence[Row], examples: Sequence[Example]) -> list[np.ndarray]:
+        return [self._logits(row) for row in rows]
 
-    def _tagged(self, row: Row) -> Tagged:
+    def _logits(self, row: Row) -> np.ndarray:
         words = self.task.words(row)
         unseen = np.eye(len(self.task.labels))[0]
         counts = [
@@ -41,4 +40,4 @@ class Lexicon:
         ]
         shares_WC = np.array(counts).reshape(-1, len(self.task.labels))
         shares_WC = shares_WC / shares_WC.sum(axis=1, keepdims=True)
-        return Tagged(np.log(np.maximum(shares_WC, 1e-9)), np.array(words.starts), np.array(words.ends))
+        return np.log(np.maximum(shares_WC, 1e-9))

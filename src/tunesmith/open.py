@@ -123,7 +123,7 @@ class Run:
         return shown(self._task, rows, self._outputs(rows, progress), self.card["decision"], details)
 
     def _answer(self, rows: Sequence[Row]) -> list[Answer]:
-        return list(self._task.answers(self._outputs(rows), self.card["decision"]))
+        return list(self._task.answers(self._outputs(rows), rows, self.card["decision"]))
 
     def _outputs(self, rows: Sequence[Row], progress: Callable[[int], None] = lambda done: None) -> list[Any]:
         limit = Limit(self.card["max_length"], self.card["long_text"])

@@ -185,7 +185,7 @@ def test_windows_read_every_word_once(bases: Bases) -> None:
     inner = (window > 0) & (window < len(example["windows"]) - 1)
     room = 30 // 4  # of 30 words in a window a quarter is shared with the next: nobody reads the outer half of it
     assert inside[inner].min() - 1 >= room // 2 - 1
-    assert len(predict(bench.loaded, bench.task, [example], bench.devices)[0].logits_WC) == 150
+    assert len(predict(bench.loaded, bench.task, [example], bench.devices)[0]) == 150
     assert bench.task.count_cut([row], [example], tokenizer, Limit(32, "windows")) == 0
 
 
@@ -196,7 +196,7 @@ def test_what_is_cut_off_is_outside_and_counted(bases: Bases) -> None:
     assert bench.task.count_cut(rows, examples, bench.loaded.processor, Limit(32)) == 1
     assert examples[0]["places"][30:] == [UNREAD] * 120
     outputs = predict(bench.loaded, bench.task, examples, bench.devices)
-    assert (outputs[0].logits_WC[30:].argmax(axis=1) == 0).all() and len(outputs[0].logits_WC) == 150
+    assert (outputs[0][30:].argmax(axis=1) == 0).all() and len(outputs[0]) == 150
 
 
 def test_a_window_of_everything_is_the_plain_text(bases: Bases) -> None:

@@ -45,7 +45,7 @@ TASKS: dict[str, tuple[Settings, Callable[[int], list[dict[str, Any]]]]] = {
 }
 """Every task with its tiny rows."""
 
-NOT_FOR_THE_MODEL = ("target", "window", "position", "start", "end", "row", "rows")
+NOT_FOR_THE_MODEL = ("target", "window", "position", "row", "rows")
 DTYPES = {"fp32": torch.float32, "fp64": torch.float64}
 
 

@@ -107,10 +107,10 @@ class TextClassification:
     def gold(self, row: Row) -> Value | None:
         return self.target.gold(row)
 
-    def decide(self, outputs: Sequence[np.ndarray], golds: Sequence[Value | None]) -> Decision:
-        return self.target.decide(np.stack(outputs), golds)
+    def decide(self, outputs: Sequence[np.ndarray], rows: Sequence[Row]) -> Decision:
+        return self.target.decide(np.stack(outputs), [self.gold(row) for row in rows])
 
-    def answers(self, outputs: Sequence[np.ndarray], decision: Decision) -> list[Answer]:
+    def answers(self, outputs: Sequence[np.ndarray], rows: Sequence[Row], decision: Decision) -> list[Answer]:
         return self.target.answers(np.stack(outputs), decision) if len(outputs) else []
 
     def shares(self, outputs: Sequence[np.ndarray], decision: Decision) -> np.ndarray | None:

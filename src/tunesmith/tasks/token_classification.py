@@ -7,7 +7,6 @@ windows; each word is read in that window where it stands furthest from the edge
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -34,15 +33,6 @@ SURELY_OUTSIDE = 20.0
 """The logit of O for a word that no token stands for."""
 
 FOR_THE_MODEL = ("input_ids", "token_type_ids", "attention_mask")
-
-
-@dataclass(frozen=True)
-class Tagged:
-    """What the model says of a row's words: logits (W, C), and where each word is in the text."""
-
-    logits_WC: np.ndarray
-    starts_W: np.ndarray
-    ends_W: np.ndarray
 
 
 class TokenClassification:
@@ -113,8 +103,7 @@ class TokenClassification:
 
     def collate(self, examples: Sequence[Example], processor: Any) -> Batch:
         """Pad to the longest. Shapes: `input_ids`, `attention_mask` (V, T), V windows; of all words of all rows, one
-        after the other (N,): `window` and `position` of its token (UNREAD without one), `start`, `end`, `target`,
-        `row`."""
+        after the other (N,): `window` and `position` of its token (UNREAD without one), `target`, `row`."""
         lengths = [length for example in examples for length in example["windows"]]  # type: ignore[union-attr]
         begins = np.cumsum([0, *lengths])
         batch: Batch = {}
@@ -132,10 +121,10 @@ class TokenClassification:
             mine = np.cumsum([0, *example["windows"]])  # type: ignore[misc]
             window_W = np.where(places == UNREAD, 0, np.searchsorted(mine, places, side="right") - 1)
             position_W = np.where(places == UNREAD, UNREAD, places - mine[window_W])
-            told = [np.asarray(example[name], dtype=np.int64) for name in ("starts", "ends", "target")]
-            columns.append(np.stack([window_W + first_window, position_W, *told, np.full(len(places), row)]))
+            target_W = np.asarray(example["target"], dtype=np.int64)
+            columns.append(np.stack([window_W + first_window, position_W, target_W, np.full(len(places), row)]))
             first_window += len(mine) - 1
-        names = ("window", "position", "start", "end", "target", "row")
+        names = ("window", "position", "target", "row")
         batch |= dict(zip(names, torch.from_numpy(np.concatenate(columns, axis=1)), strict=True))
         batch["rows"] = torch.tensor(len(examples))
         return batch
@@ -156,26 +145,25 @@ class TokenClassification:
         right_N = (logits_NC.detach().argmax(dim=-1) == target_N) & known_N
         return Loss(loss_N.sum(), float(known_N.sum()), {"word_accuracy": float(right_N.sum())})
 
-    def predict(self, loaded: Loaded, batch: Batch) -> list[Tagged]:
-        """Of each row the logits of its words, in double precision."""
+    def predict(self, loaded: Loaded, batch: Batch) -> list[np.ndarray]:
+        """Of each row the logits of its words (W, C), in double precision."""
         logits_NC = self._logits(loaded, batch).cpu().double().numpy()
-        told = {name: batch[name].cpu().numpy() for name in ("position", "start", "end", "row")}
-        logits_NC[told["position"] == UNREAD] = SURELY_OUTSIDE * np.eye(len(self.labels))[0]
-        ends = np.searchsorted(told["row"], np.arange(int(batch["rows"])), side="right")
-        parts = [np.split(values, ends[:-1]) for values in (logits_NC, told["start"], told["end"])]
-        return [Tagged(*row) for row in zip(*parts, strict=True)]
+        position_N, row_N = batch["position"].cpu().numpy(), batch["row"].cpu().numpy()
+        logits_NC[position_N == UNREAD] = SURELY_OUTSIDE * np.eye(len(self.labels))[0]
+        ends = np.searchsorted(row_N, np.arange(int(batch["rows"])), side="right")
+        return np.split(logits_NC, ends[:-1])
 
     def _logits(self, loaded: Loaded, batch: Batch) -> torch.Tensor:
         logits_VTC = loaded(**{name: batch[name] for name in FOR_THE_MODEL if name in batch}).logits
         return logits_VTC[batch["window"], batch["position"]]
 
-    def mean_loss(self, outputs: Sequence[Tagged], examples: Sequence[Example]) -> float | None:
+    def mean_loss(self, outputs: Sequence[np.ndarray], examples: Sequence[Example]) -> float | None:
         """The training loss of given outputs; None if no word has a tag."""
         total, count = 0.0, 0
         for output, example in zip(outputs, examples, strict=True):
             target, places = np.asarray(example["target"]), np.asarray(example["places"])
             known = np.flatnonzero((target != NO_TAG) & (places != UNREAD))
-            probabilities = softmax(output.logits_WC[known])
+            probabilities = softmax(output[known])
             total -= float(np.log(np.maximum(probabilities[np.arange(len(known)), target[known]], 1e-300)).sum())
             count += len(known)
         return total / count if count else None
@@ -194,23 +182,23 @@ class TokenClassification:
             for span in schemes.spans_of(tags, self.scheme)
         ]
 
-    def decide(self, outputs: Sequence[Tagged], golds: Sequence[Value | None]) -> Decision:
+    def decide(self, outputs: Sequence[np.ndarray], rows: Sequence[Row]) -> Decision:
         return {}
 
-    def answers(self, outputs: Sequence[Tagged], decision: Decision) -> list[Answer]:
-        return [self._answer(output) for output in outputs]
+    def answers(self, outputs: Sequence[np.ndarray], rows: Sequence[Row], decision: Decision) -> list[Answer]:
+        return [self._answer(logits_WC, self.words(row)) for logits_WC, row in zip(outputs, rows, strict=True)]
 
-    def _answer(self, output: Tagged) -> Answer:
+    def _answer(self, logits_WC: np.ndarray, words: Words) -> Answer:
         """The spans of the likeliest tags, each with the mean probability of its tags; the row's own is that of its
         least sure word."""
-        if not len(output.logits_WC):
+        if not len(logits_WC):
             return Answer([], 1.0)
-        probabilities_WC = softmax(output.logits_WC)
+        probabilities_WC = softmax(logits_WC)
         best_W, sure_W = probabilities_WC.argmax(axis=1), probabilities_WC.max(axis=1)
         spans = [
             {
-                "start": int(output.starts_W[span.first]),
-                "end": int(output.ends_W[span.last - 1]),
+                "start": words.starts[span.first],
+                "end": words.ends[span.last - 1],
                 "label": span.kind,
                 "score": float(sure_W[span.first : span.last].mean()),
                 **({"mended": True} if span.mended else {}),
@@ -219,7 +207,7 @@ class TokenClassification:
         ]
         return Answer(spans, float(sure_W.min()))
 
-    def shares(self, outputs: Sequence[Tagged], decision: Decision) -> None:
+    def shares(self, outputs: Sequence[np.ndarray], decision: Decision) -> None:
         return None
 
     def measures(self, predictions: Sequence[Prediction]) -> dict[str, Measure]:
@@ -312,7 +300,7 @@ def _example(encoded: Any, windows: Sequence[int], words: Words, target: list[in
             flat[name] += encoded[name][window]
         lengths.append(len(encoded["input_ids"][window]))
     known: Example = {"windows": lengths, "places": places.tolist(), "target": target}
-    return {**flat, **known, "starts": words.starts, "ends": words.ends}
+    return {**flat, **known}
 
 
 def _first_tokens(
