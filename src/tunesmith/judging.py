@@ -20,6 +20,7 @@ from tunesmith.evaluation import RESAMPLES, as_predictions, predict, score
 from tunesmith.fitting import Voice
 from tunesmith.folder import RunFolder
 from tunesmith.lexicon import Lexicon
+from tunesmith.overlap import Overlap
 from tunesmith.preparing import Work
 from tunesmith.report.manifest import now
 from tunesmith.tasks.contract import Prediction, length_of
@@ -70,6 +71,7 @@ _FITS: dict[str, Callable[[Work], Baseline]] = {
     "tfidf": lambda work: Tfidf.fit(work.task, work.splits.train),
     "nearest-neighbours": _fit_nearest,
     "lexicon": lambda work: Lexicon.fit(work.task, work.splits.train),
+    "overlap": lambda work: Overlap.fit(work.splits.train),
 }
 
 

@@ -225,6 +225,7 @@ def choose(
         ("judge.primary", task.primary(splits.train), "the task's convention for these classes"),
         ("train.learning_rate", rate, f"method {recipe.method.kind}, base of {parameters / 1e6:.1f} M parameters"),
         ("train.precision", devices.precision, f"what {devices.device.type} computes fastest without loss of range"),
+        ("train.long_text", recipe.task.long_texts[0], "usual for this task"),
         ("train.max_length", longest, "the most that the model takes"),
         ("train.evaluate_every", steps_per_epoch, "once an epoch"),
         ("train.checkpoint_every", "evaluate_every", "at each evaluation"),
@@ -346,7 +347,7 @@ def _on_lengths(recipe: Recipe, lengths: Mapping[str, Lengths]) -> Iterator[Note
                 told = f"about {many:,} {name} rows ({share.value:.1%}; by a sample of {found.encoded:,} of them, "
                 told += f"95 % interval {share.low:.1%} to {share.high:.1%})"
             level = "warn" if share.value > TRUNCATED_WARNING else "info"
-            message = f"{told} are longer than {recipe.train.max_length} tokens: {LOSSES[recipe.train.long_text]}"
+            message = f"{told} are longer than {recipe.train.max_length} tokens: {LOSSES[str(recipe.train.long_text)]}"
             yield Note("truncated", level, message, remedy="train.max_length", count=many)
 
 

@@ -45,7 +45,7 @@ class Start:
 
     @property
     def limit(self) -> Limit:
-        assert isinstance(self.recipe.train.max_length, int)
+        assert isinstance(self.recipe.train.max_length, int) and self.recipe.train.long_text != "auto"
         return Limit(self.recipe.train.max_length, self.recipe.train.long_text)
 
 

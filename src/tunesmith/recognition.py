@@ -10,7 +10,15 @@ from typing import Any
 from tunesmith.data.columns import listing, short
 from tunesmith.data.tags import kind_of_tag
 from tunesmith.errors import DataError
-from tunesmith.recipe.tasks import SPANS, TAGS, TOKENS, Task, TextClassification, TokenClassification
+from tunesmith.recipe.tasks import (
+    SPANS,
+    TAGS,
+    TOKENS,
+    QuestionAnswering,
+    Task,
+    TextClassification,
+    TokenClassification,
+)
 
 PAIRS = (("sentence1", "sentence2"), ("premise", "hypothesis"), ("text", "text_pair"), ("question", "context"),
          ("question1", "question2"), ("query", "passage"))  # fmt: skip
@@ -62,7 +70,10 @@ def recognise(table: Table, where: str) -> Found:
     Raises:
         DataError: no column that could be an input or be learned.
     """
-    return _words_with_tags(table) or _texts_with_spans(table) or _texts_with_target(table, where)
+    for look in (_words_with_tags, _questions, _texts_with_spans):
+        if found := look(table):
+            return found
+    return _texts_with_target(table, where)
 
 
 def _texts_with_target(table: Table, where: str) -> Found:
@@ -84,6 +95,22 @@ def _words_with_tags(table: Table) -> Found | None:
                 columns = [Line("tokens", name, "the lists of words"), Line("tags", other, "a tag for each word")]
                 return Found(TokenClassification(target="tags"), columns, why)
     return None
+
+
+def _questions(table: Table) -> Found | None:
+    """Questions, texts and answers, by the names that SQuAD gave them, or articles of them."""
+    task = QuestionAnswering()
+    names = [next((name for name in column.names if name in table.columns), None) for column in task.columns]
+    if None in names or not is_text(table.values(str(names[0]))) or not is_text(table.values(str(names[1]))):
+        return None
+    given = table.values(str(names[2]))
+    if not given or not all(isinstance(value, dict | list) for value in given[:LOOKED_AT_LISTS]):
+        return None
+    none = sum(not (value.get("text") if isinstance(value, dict) else value) for value in given) / len(given)
+    why = f"where in a text the answer stands{f'; {none:.0%} of the questions have none' if none else ''}"
+    told = ("the questions", "the texts", "the answers")
+    columns = [Line(column.name, name, what) for column, name, what in zip(task.columns, names, told, strict=True)]
+    return Found(task, columns, why)
 
 
 def _texts_with_spans(table: Table) -> Found | None:

@@ -25,6 +25,7 @@ from tunesmith.recipe import (
     LastLayers,
     Lora,
     Machine,
+    QuestionAnswering,
     Recipe,
     Settings,
     TextClassification,
@@ -42,10 +43,11 @@ EVERY_METHOD: dict[str, Settings] = {
 TASKS: dict[str, tuple[Settings, Callable[[int], list[dict[str, Any]]]]] = {
     "text-classification": (TextClassification(), tiny.make_rows),
     "token-classification": (TokenClassification(target="tags"), tiny.make_entity_rows),
+    "question-answering": (QuestionAnswering(), tiny.make_questions),
 }
 """Every task with its tiny rows."""
 
-NOT_FOR_THE_MODEL = ("target", "window", "position", "row", "rows")
+NOT_FOR_THE_MODEL = ("target", "window", "position", "row", "rows", "starts", "ends", "owner")
 DTYPES = {"fp32": torch.float32, "fp64": torch.float64}
 
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from tunesmith.data.answers import given_answers, placed
 from tunesmith.data.json_text import JsonFault, parse
 from tunesmith.data.sensitive import mask
 from tunesmith.data.tags import span_cell, words_of
@@ -229,6 +230,16 @@ def _spans_cell(value: Any) -> tuple[Any, str]:
     return (None, fault) if fault else (sorted(spans, key=lambda span: (span["start"], span["end"])), "")
 
 
+def _answers_cell(value: Any) -> tuple[Any, str]:
+    """The right answers to a question. A text is read only where it is JSON."""
+    if isinstance(value, str) and value.lstrip().startswith(("[", "{")):
+        try:
+            value = parse(value.encode("utf-8", "surrogatepass"))
+        except JsonFault as fault:
+            return None, f"is no list of answers ({fault.message})"
+    return given_answers(value)
+
+
 def misfit(column: Column, values: Mapping[str, Any]) -> str:
     """What is wrong with an answer beside the input that it speaks about ("" if nothing)."""
     answer, about = values.get(column.name), values.get(column.about)
@@ -237,6 +248,8 @@ def misfit(column: Column, values: Mapping[str, Any]) -> str:
     if column.kind == "tags":
         words = len(about) if isinstance(about, list) else len(words_of(about).starts)
         return f"are {len(answer)} for {words} words: each word needs its own" if words != len(answer) else ""
+    if column.kind == "answers":
+        return placed(answer, about)
     reach = 0
     for span in answer:
         if span["end"] > len(about):
@@ -278,4 +291,5 @@ _CELLS: dict[str, Callable[[Any], tuple[Any, str]]] = {
     "tokens": _tokens_cell,
     "tags": _tags_cell,
     "spans": _spans_cell,
+    "answers": _answers_cell,
 }

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import orjson
 
+from tunesmith.data.answers import questions_of
 from tunesmith.data.columns import Places, listing, map_columns, misfit, read_cell, usual_names
 from tunesmith.data.files import kind_of, require_regular, unchanged
 from tunesmith.data.guard import guarded_rows, needs_guard
@@ -23,6 +24,8 @@ from tunesmith.recipe.data import HUB
 from tunesmith.recipe.tasks import Column
 
 SHOWN_FAULTS = 20
+NESTED_KINDS = ("json", "jsonl")
+"""Kinds of files in which a row may be an article of questions."""
 STREAM_WINDOW = 1000
 
 
@@ -231,7 +234,8 @@ def raw_rows(file: RowFile) -> Iterator[RawRow]:
         from tunesmith.data.hub import hub_rows
 
         return hub_rows(file)
-    return guarded_rows(file) if needs_guard(file) else rows_here(file)
+    raws = guarded_rows(file) if needs_guard(file) else rows_here(file)
+    return questions_of(raws) if file.kind in NESTED_KINDS else raws
 
 
 def _map(file: RowFile, found: Sequence[str], wanted: Wanted) -> tuple[Places, list[str]]:

@@ -31,6 +31,7 @@ class HeadKind:
 
 SEQUENCES = HeadKind("AutoModelForSequenceClassification", "ForSequenceClassification", "single_label_classification")
 TOKENS = HeadKind("AutoModelForTokenClassification", "ForTokenClassification")
+QUESTIONS = HeadKind("AutoModelForQuestionAnswering", "ForQuestionAnswering")
 
 
 def load_classifier(base: Base, labels: Sequence[str], seed: int, dtype: torch.dtype, kind: HeadKind) -> Loaded:

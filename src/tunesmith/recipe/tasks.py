@@ -13,17 +13,22 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import BeforeValidator, Field
 
 from tunesmith.errors import Fault
-from tunesmith.recipe.base import Auto, KindOrMapping, Settings, Share
+from tunesmith.recipe.base import Auto, KindOrMapping, PositiveInt, Settings, Share
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column that a task reads. `kind` names the check in `data.columns`: a text, one name, a list of names, a
-    finite number, words, their tags, or spans of characters. `is_input` columns make up the hash by which rows are
-    split and duplicates are found. `about` is the column whose words or characters an answer counts."""
+    """A column that a task reads.
+
+    Attributes:
+        kind: names the check in `data.columns`: a text, one name, a list of names, a finite number, words, their tags,
+            spans of characters, or answers that stand in a text.
+        is_input: makes up the hash by which rows are split and duplicates are found.
+        about: the column whose words or characters an answer counts.
+    """
 
     name: str
-    kind: Literal["text", "label", "labels", "number", "tokens", "tags", "spans"]
+    kind: Literal["text", "label", "labels", "number", "tokens", "tags", "spans", "answers"]
     required: bool = True
     is_input: bool = True
     aliases: tuple[str, ...] = ()
@@ -42,6 +47,9 @@ SCORE = Column("score", "number", is_input=False, aliases=("similarity", "simila
 
 TOKENS = Column("tokens", "tokens", aliases=("words",))
 TAGS = Column("tags", "tags", is_input=False, aliases=("ner_tags", "labels", "entities"), about="tokens")
+QUESTION = Column("question", "text", aliases=("query",))
+CONTEXT = Column("context", "text", aliases=("passage", "document", "text"))
+ANSWERS = Column("answers", "answers", is_input=False, aliases=("answer",), about="context")
 SPANS = Column("spans", "spans", is_input=False, aliases=("entities", "slots", "annotations"), about="text")
 
 Target = Literal["label", "labels", "path", "score"]
@@ -98,6 +106,10 @@ class TextClassification(Settings):
     @property
     def baselines(self) -> tuple[str, ...]:
         return ("majority", "tfidf", "nearest-neighbours")
+
+    @property
+    def long_texts(self) -> tuple[str, ...]:
+        return ("truncate", "head_tail", "windows")
 
     def settled(self, found: Sequence[str], named: Mapping[str, str]) -> Self:
         """These settings with `target` worked out.
@@ -156,6 +168,10 @@ class TokenClassification(Settings):
     def baselines(self) -> tuple[str, ...]:
         return ("lexicon",)
 
+    @property
+    def long_texts(self) -> tuple[str, ...]:
+        return ("windows", "truncate")
+
     def settled(self, found: Sequence[str], named: Mapping[str, str]) -> Self:
         """These settings with `target` worked out: `tags` where the recipe or the file has words or tags for it."""
         if self.target != "auto":
@@ -171,13 +187,51 @@ class TokenClassification(Settings):
         return iter(())
 
 
+class QuestionAnswering(Settings):
+    """Where in a text the answer to a question stands, or that it is not there (SQuAD 1 and 2)."""
+
+    TARGETS: ClassVar[dict[str, tuple[Column, ...]]] = {"answers": (QUESTION, CONTEXT, ANSWERS)}
+
+    kind: Literal["question-answering"] = "question-answering"
+
+    longest_answer: PositiveInt = 30
+    """No answer has more tokens than this."""
+
+    @property
+    def target(self) -> str:
+        return "answers"
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        return self.TARGETS["answers"]
+
+    @property
+    def primaries(self) -> tuple[str, ...]:
+        return ("answer_f1", "exact_match")
+
+    @property
+    def baselines(self) -> tuple[str, ...]:
+        return ("overlap",)
+
+    @property
+    def long_texts(self) -> tuple[str, ...]:
+        return ("windows", "truncate")
+
+    def settled(self, found: Sequence[str], named: Mapping[str, str]) -> Self:
+        return self
+
+    def idle(self) -> Iterator[Fault]:
+        """No setting is without effect."""
+        return iter(())
+
+
 def _with_kind(value: object) -> object:
     """`task: {threshold: 0.4}` speaks of the task that is meant where none is named."""
     return {"kind": "text-classification", **value} if isinstance(value, dict) and "kind" not in value else value
 
 
 Task = Annotated[
-    TextClassification | TokenClassification,
+    TextClassification | TokenClassification | QuestionAnswering,
     Field(discriminator="kind"),
     BeforeValidator(_with_kind),
     KindOrMapping,
@@ -185,4 +239,5 @@ Task = Annotated[
 KINDS: dict[str, type[Settings]] = {
     "text-classification": TextClassification,
     "token-classification": TokenClassification,
+    "question-answering": QuestionAnswering,
 }

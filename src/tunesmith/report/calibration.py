@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tunesmith.report import wording
-from tunesmith.report.classes import members
+from tunesmith.report.classes import is_right, members
 from tunesmith.report.drawing import FIT, HELD, QUIET, Chart, legend, new_figure, new_pair, styled, thin, to_svg
 from tunesmith.report.record import Record, Score
 from tunesmith.shares import Share, wilson
@@ -83,7 +83,7 @@ def certainties(predictions: Sequence[dict[str, Any]]) -> tuple[np.ndarray, np.n
     if any(row.get("score") is None or row["gold"] is None for row in predictions):
         return np.empty(0), np.empty(0)
     sure = np.array([row["score"] for row in predictions], dtype=float)
-    return sure, np.array([members(row["answer"]) == members(row["gold"]) for row in predictions], dtype=float)
+    return sure, np.array([is_right(row) for row in predictions], dtype=float)
 
 
 def claims(predictions: Sequence[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tunesmith.shares import Share, wilson
+from tunesmith.tasks.question_answering import exact_of
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,17 @@ def class_scores(predictions: Sequence[dict[str, Any]]) -> list[ClassScore]:
     return sorted(scores, key=lambda score: (score.f1.value or 0.0, -score.support, score.label))
 
 
+def is_right(row: dict[str, Any]) -> bool:
+    """Whether a prediction is wholly right."""
+    if isinstance(row["answer"], dict):  # a piece of a text, against all that count as right
+        return exact_of(row["answer"]["text"], row["gold"]) == 1.0
+    if isinstance(row["gold"], float):
+        return bool(row["answer"] == row["gold"])
+    return members(row["answer"]) == members(row["gold"])
+
+
 def members(value: str | list[Any]) -> set[tuple[Any, ...]]:
-    """The parts of a gold or an answer that can each be right: (label,), or (label, start, end) of a span."""
+    """The parts of a gold or an answer that can each be right: (label,), (label, start, end) of a span."""
     return {
         (item["label"], item["start"], item["end"]) if isinstance(item, dict) else (item,)
         for item in (value if isinstance(value, list) else [value])

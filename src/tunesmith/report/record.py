@@ -119,6 +119,11 @@ class Record:
         return self.recipe.task.kind == "token-classification"
 
     @property
+    def has_answers(self) -> bool:
+        """Whether an answer is a piece of a text."""
+        return self.recipe.task.kind == "question-answering"
+
+    @property
     def part(self) -> str:
         """What an answer consists of where it is no single class."""
         return "span" if self.has_spans else "label"
@@ -132,7 +137,8 @@ class Record:
     @cached_property
     def has_classes(self) -> bool:
         """Whether answers are made of classes, so that a score for each means something."""
-        return all(isinstance(row[side], str | list) for row in self.predictions for side in ("answer", "gold"))
+        lists = all(isinstance(row[side], str | list) for row in self.predictions for side in ("answer", "gold"))
+        return lists and not self.has_answers
 
 
 def read_record(folder: RunFolder) -> Record:

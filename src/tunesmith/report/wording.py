@@ -56,6 +56,14 @@ METRICS = {
     ),
     "entity_precision": Metric("Entity precision", "precision", "the share of the answered spans that are right"),
     "entity_recall": Metric("Entity recall", "recall", "the share of the true spans that are found"),
+    "answer_f1": Metric(
+        "Answer F1", "f1", "how many words the answer shares with the best of those that count as right"
+    ),
+    "has_answer_f1": Metric("Answer F1 where there is an answer", "f1", "the same, of rows that have one"),
+    "has_answer_exact": Metric("Exact match where there is an answer", "exact_match", "of rows that have one"),
+    "no_answer_accuracy": Metric(
+        "Accuracy where there is no answer", "accuracy", "the share of such rows for which none was given"
+    ),
     "spearman": Metric("Spearman correlation", "spearmanr", "how well the order of the scores is met; 1 is perfect"),
     "pearson": Metric(
         "Pearson correlation", "pearsonr", "how well the scores are met up to a straight line; 1 is perfect"
@@ -71,6 +79,7 @@ BASELINES = {
     "tfidf": "TF-IDF + logistic regression",
     "nearest-neighbours": "nearest neighbours in the frozen base",
     "lexicon": "each word's commonest tag",
+    "overlap": "the sentence most like the question",
 }
 BASELINES_OF_NUMBERS = {"majority": "always the mean score", "tfidf": "TF-IDF + ridge regression"}
 BASELINES_IN_PLAIN = {
@@ -78,6 +87,7 @@ BASELINES_IN_PLAIN = {
     "tfidf": "counting words",
     "nearest-neighbours": "looking up the most similar training texts",
     "lexicon": "looking each word up in a list",
+    "overlap": "giving the sentence that shares most words with the question",
 }
 
 METHODS = {

@@ -28,8 +28,8 @@ class Limit:
     policy: str = "truncate"
 
 
-Value = str | list[str] | float | list[dict[str, Any]]
-"""What is answered for a row: a label (or a path), a list of labels, a number, a list of spans."""
+Value = str | list[str] | float | list[dict[str, Any]] | dict[str, Any]
+"""What is answered for a row: a label (or a path), a list of labels, a number, a list of spans, a piece of a text."""
 
 Decision = dict[str, Any]
 """What turns raw outputs into answers (temperature, thresholds): chosen on validation rows, kept beside the model."""
