@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -247,6 +248,8 @@ def main() -> None:
     debug = "--debug" in sys.argv
     if debug:
         sys.argv.remove("--debug")
+    else:  # what libraries will change some day is told to their callers, and that is us
+        warnings.filterwarnings("ignore", category=FutureWarning, module=r"(torch|transformers|peft)\.")
     sys.exit(_run(debug))
 
 

@@ -8,15 +8,14 @@ processes), the bytes on its standard output.
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import orjson
 
+from tunesmith import surroundings
 from tunesmith.audits.cost import peak_memory_bytes
 from tunesmith.data.rows import Row
 from tunesmith.folder import RunFolder
@@ -24,8 +23,6 @@ from tunesmith.recipe import Machine
 
 MOST_ROWS = 20
 MOST_SECONDS = 900
-NOT_OURS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-"""What makes a process one of several: the child is alone."""
 
 
 def measure(folder: RunFolder, rows: Sequence[Row], machine: Machine, threads: int) -> dict[str, Any]:
@@ -41,7 +38,12 @@ def measure(folder: RunFolder, rows: Sequence[Row], machine: Machine, threads: i
     command = [sys.executable, "-P", "-m", "tunesmith.footprint"]  # -P: nothing beside us is taken for a library
     try:
         done = subprocess.run(
-            command, input=orjson.dumps(job), capture_output=True, env=_environment(), timeout=MOST_SECONDS, check=False
+            command,
+            input=orjson.dumps(job),
+            capture_output=True,
+            env=surroundings.of_child(),
+            timeout=MOST_SECONDS,
+            check=False,
         )
         needed = orjson.loads(done.stdout)["bytes"] if done.returncode == 0 else None
     except subprocess.TimeoutExpired:
@@ -55,14 +57,6 @@ def measure(folder: RunFolder, rows: Sequence[Row], machine: Machine, threads: i
 
 def _inputs(row: Row) -> list[str]:
     return [str(row[name]) for name in ("text", "text_pair") if row.get(name)]
-
-
-def _environment() -> dict[str, str]:
-    """Our own surroundings with this very package found first; no ranks, and no connection: all it needs is here."""
-    package = str(Path(__file__).parents[1])
-    paths = [package, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-    mine = {name: value for name, value in os.environ.items() if name not in NOT_OURS}
-    return {**mine, "PYTHONPATH": os.pathsep.join(paths), "HF_HUB_OFFLINE": "1", "USE_HUB_KERNELS": "NO"}
 
 
 def answer(job: Mapping[str, Any]) -> int:

@@ -17,11 +17,11 @@ from tunesmith.data.loading import hash_of
 from tunesmith.data.rows import Row
 from tunesmith.data.sources import Reading, read_source, stop_or_skip
 from tunesmith.devices import Devices, choose_devices
-from tunesmith.errors import CheckpointError, DataError
+from tunesmith.errors import CheckpointError, DataError, RecipeError
 from tunesmith.evaluation import as_predictions, predict, score
 from tunesmith.folder import RunFolder
 from tunesmith.models.loaded import Loaded
-from tunesmith.models.references import CARD, based_on, find_base
+from tunesmith.models.references import CARD, based_on, find_base, find_base_of, require_unchanged
 from tunesmith.recipe import Machine
 from tunesmith.recipe import methods as method_settings
 from tunesmith.recipe import tasks as task_settings
@@ -97,24 +97,40 @@ class Run:
         return stream_answers(self, data, columns, Details(probabilities, top_k, abstain_below), on_bad_row)
 
     def evaluate(self, data: Source, columns: dict[str, str] | None = None) -> dict[str, Any]:
-        """Score the model on labelled rows. A look at the sealed test is counted in the run folder."""
+        """Score the model on labelled rows. A look at the sealed test is counted in the run folder.
+
+        Raises:
+            RecipeError: it is a look, and nothing can be written there; known before anything is answered.
+        """
         usual = {} if columns else self.usual_columns
         reading = read_source(named(data), self._columns, columns or {}, split="test", usual=usual)
         stop_or_skip(reading, "stop")
+        is_look = self._is_look(reading)
+        if is_look:
+            self._require_ledger()
         answers = self._answer(reading.rows)
         measures = self._task.measures(as_predictions([self._task.gold(row) for row in reading.rows], answers))
-        looks = self._count_look(reading)
-        return {"rows": len(reading.rows), "scores": score(measures), "looks_at_test": looks}
-
-    def _count_look(self, reading: Reading) -> int:
-        """How often the sealed test was looked at, this time included (if a file of it was read, or its very rows in
-        another kind of file)."""
-        sealed = self.manifest.get("data", {}).get("test", {})
-        files = {sealed.get("file_sha256"), *sealed.get("files_sha256", [])}
-        if not files.isdisjoint(reading.hashes) or hash_of(reading.rows, self._columns) == sealed.get("rows_sha256"):
+        if is_look:
             look = {"when": now(), "by": "evaluate", "rows": len(reading.rows), "sha256": reading.digest}
             folders.append(self.folder.looks, look)
-        return len(folders.lines(self.folder.looks))
+        looks = len(folders.lines(self.folder.looks))
+        return {"rows": len(reading.rows), "scores": score(measures), "looks_at_test": looks}
+
+    def _is_look(self, reading: Reading) -> bool:
+        """Whether a file of the sealed test was read, or its very rows in another kind of file."""
+        sealed = self.manifest.get("data", {}).get("test", {})
+        files = {sealed.get("file_sha256"), *sealed.get("files_sha256", [])}
+        same_rows = hash_of(reading.rows, self._columns) == sealed.get("rows_sha256")
+        return not files.isdisjoint(reading.hashes) or same_rows
+
+    def _require_ledger(self) -> None:
+        """Refuse a look that could not be counted: its scores would then be thrown away when they are known."""
+        try:
+            folders.require_permission(self.folder.looks)
+        except RecipeError as error:
+            message = f"{error.message}: these rows are the run's sealed test, and every look at it is counted there"
+            remedy = "change who may write to the run folder, or evaluate on other rows"
+            raise RecipeError(message, str(self.folder.looks), remedy) from None
 
     def answer_rows(
         self, rows: Sequence[Row], details: Details, progress: Callable[[int], None] = lambda done: None
@@ -134,14 +150,19 @@ class Run:
     def card(self) -> dict[str, Any]:
         """What was written beside the weights: base, task, labels, longest input."""
         if not (self.folder.model / CARD).is_file():
-            raise CheckpointError("no finished model in this folder", str(self.folder.path), "`tunesmith resume` it")
+            raise _no_model(self.folder)
         return _checked(folders.read_json(self.folder.model / CARD), self.folder.model / CARD)
 
     @cached_property
     def loaded(self) -> Loaded:
         """The tuned model, ready to answer."""
         method = methods.build(method_settings.KINDS[self.card["method"]["kind"]](**self.card["method"]))
-        base = find_base(method.base_to_open(self.folder.model, based_on(self.card, self.folder.model)))
+        reference = method.base_to_open(self.folder.model, based_on(self.card, self.folder.model))
+        if reference == str(self.folder.model):  # its own weights: whatever has become of its base is all the same
+            base = find_base(reference)
+        else:
+            base = find_base_of(self.folder.model, reference)
+            require_unchanged(base, self.folder.manifest)
         loaded = self._task.load(base, self.card["seed"], self._devices.stored)
         loaded = method.open(loaded, self.folder.model)
         loaded.model.to(self._devices.device).eval()
@@ -172,9 +193,27 @@ class Run:
         return self._task.settings.columns
 
 
+def _no_model(folder: RunFolder) -> CheckpointError:
+    """What a folder is that no answers can come from."""
+    where = str(folder.path)
+    if folder.exists:
+        return CheckpointError("no finished model in this folder", where, f"`tunesmith resume {where}` goes on with it")
+    if (folder / CARD).is_file():
+        run = Path(os.path.abspath(where)).parent
+        return CheckpointError("the model of a run, not a run folder", where, f"name the run folder: {run}")
+    is_there = folder.path.is_dir()
+    said = "no run in this folder" if is_there else "not a folder" if folder.path.exists() else "no such folder"
+    return CheckpointError(said, where, "name a run folder: what `tunesmith run` has written its report to")
+
+
 def _checked(card: Any, place: Path) -> dict[str, Any]:
     """A card whose every field is what we write; anything else is named before it is used."""
     try:
+        for part, known in (("task", task_settings.KINDS), ("method", method_settings.KINDS)):
+            kind = card[part]["kind"]
+            if isinstance(kind, str) and kind not in known:
+                remedy = f"open it with the version that trained it; this one knows {', '.join(known)}"
+                raise CheckpointError(f"a {part} of an unknown kind, {kind!r}", str(place), remedy)
         good = [
             card["task"]["kind"] in task_settings.KINDS,
             card["method"]["kind"] in method_settings.KINDS,

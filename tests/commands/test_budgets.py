@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from shell import Command
 
-from tunesmith import footprint
+from tunesmith import footprint, surroundings
 from tunesmith.audits.budgets import find_budgets, with_budgets
 from tunesmith.data.rows import Row
 from tunesmith.folder import RunFolder, read_json
@@ -75,6 +75,20 @@ def test_memory_is_that_of_a_process_of_its_own(finished_run: Any) -> None:
     held = bytearray(b"x") * 700_000_000
     after = footprint.measure(finished_run.folder, rows, machine, 1)["inference_memory_bytes"]
     assert len(held) == 700_000_000 and abs(after - before) < 0.2 * before
+
+
+def test_the_process_that_measures_is_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a run of several processes, too; and as every other that we start."""
+    given: dict[str, Any] = {}
+
+    def started(_: Any, **more: Any) -> Any:
+        given.update(more)
+        raise OSError
+
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setattr("subprocess.run", started)
+    footprint.measure(RunFolder(tmp_path), [], Machine(device="cpu"), 1)
+    assert given["env"] == surroundings.of_child() and "RANK" not in given["env"]
 
 
 def test_a_model_that_cannot_be_opened_is_a_fault_and_no_number(

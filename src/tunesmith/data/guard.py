@@ -30,6 +30,7 @@ from typing import IO, Any
 
 import orjson
 
+from tunesmith import surroundings
 from tunesmith.data.files import LARGEST_RATIO
 from tunesmith.data.readers import RawRow, RowFile, rows_here
 from tunesmith.errors import DataError
@@ -79,7 +80,7 @@ def guarded_rows(file: RowFile, limits: Limits | None = None) -> Iterator[RawRow
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=complaints,
-            env=_environment(),
+            env=surroundings.of_child(OMP_NUM_THREADS="1"),
         )
         assert child.stdout is not None
         try:
@@ -93,13 +94,6 @@ def guarded_rows(file: RowFile, limits: Limits | None = None) -> Iterator[RawRow
             child.kill()
             child.stdout.close()
             child.wait()
-
-
-def _environment() -> dict[str, str]:
-    """Our own surroundings, with this very package found first."""
-    package = str(Path(__file__).parents[2])
-    paths = [package, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
 
 
 def _messages(pipe: IO[bytes], limits: Limits, file: RowFile) -> Iterator[dict[str, Any]]:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from tunesmith.errors import ModelError
+from tunesmith.errors import CheckpointError, ModelError
 from tunesmith.folder import read_json, sha256
 from tunesmith.models import safety
 from tunesmith.recipe import is_path
@@ -54,7 +55,18 @@ class Base:
         files = [file for pattern in IDENTITY_FILES for file in sorted(self.folder.glob(pattern))]
         for adapter in self.adapters:
             files += sorted([*adapter.glob("*.safetensors"), *adapter.glob("adapter_config.json")])
-        return {os.path.relpath(file, self.folder): sha256(file) for file in files}
+        return {os.path.relpath(file, self.folder): _hash_of(file) for file in files}
+
+
+def _hash_of(file: Path) -> str:
+    about = file.stat()
+    return _hash_once(file.absolute(), about.st_ino, about.st_size, about.st_mtime_ns, about.st_ctime_ns)
+
+
+@cache
+def _hash_once(file: Path, *state: int) -> str:
+    """Weights are gigabytes: a process reads them for their hash once, and again only where they were written since."""
+    return sha256(file)
 
 
 def find_base(reference: str, above: tuple[Path, ...] = ()) -> Base:
@@ -100,19 +112,82 @@ def _from_folder(reference: str, folder: Path, above: tuple[Path, ...]) -> Base:
         folder = folder / "model"
     card = read_json(folder / CARD) if (folder / CARD).is_file() else {}
     if (folder / "adapter_config.json").is_file():
-        if "base" not in card:
-            raise ModelError("an adapter without its base", str(folder), f"{CARD} should name it")
+        if not isinstance(card, dict) or "base" not in card:
+            remedy = "restore it from a copy of the run; an adapter of another trainer is merged into its base first"
+            raise ModelError(f"an adapter without its base: {CARD} should name it", str(folder), remedy)
         if folder.resolve() in above:
-            raise ModelError("an adapter that names itself as its base", str(folder))
-        below = find_base(based_on(card, folder), (*above, folder.resolve()))
+            remedy = f"restore {CARD} from a copy of the run"
+            raise ModelError("an adapter that names itself as its base", str(folder), remedy)
+        below = find_base_of(folder, based_on(card, folder), (*above, folder.resolve()))
+        require_unchanged(below, Path(os.path.abspath(folder)).parent / "manifest.json")
         return Base(reference, below.folder, below.revision, (*below.adapters, folder), card)
     return Base(reference, folder, card=card)
 
 
+def find_base_of(adapter: Path, reference: str, above: tuple[Path, ...] = ()) -> Base:
+    """The base of an adapter. Who opens one has not named its base, so is told who did if it is gone."""
+    if is_path(reference) and not Path(reference).expanduser().is_dir():
+        remedy = f"put it back, or write where it lies now as `base` in {adapter / CARD} (a path as seen from there)"
+        raise ModelError(f"no such folder; the adapter in {adapter} was trained on it", reference, remedy)
+    return find_base(reference, above)
+
+
 def based_on(card: dict[str, Any], folder: Path) -> str:
-    """The base that a card names; a path is written as seen from the card's folder."""
+    """The base that a card names: a path as seen from the card's folder, a hub id at the revision that was trained on,
+    since what its makers have put there later is another base."""
     base = str(card["base"])
-    return os.path.normpath(folder / base) if base.startswith(".") else base
+    if base.startswith("."):
+        place = os.path.normpath(folder / base)
+        return place if place.startswith((".", "/")) else f"./{place}"  # a path, and no hub id, if nothing is there
+    if base.startswith("package:") or is_path(base):
+        return base
+    return f"{base.partition('@')[0]}@{card['revision']}" if card.get("revision") else base
+
+
+def require_unchanged(base: Base, manifest: Path) -> None:
+    """Refuse a base that is not what the run of this manifest was trained on: with its adapter on another base, every
+    answer would silently be another. Weights are hashed whole, however large: opening them reads all of them anyway.
+
+    A `model/` that was moved without its run has no manifest, so nothing to hold the base against.
+
+    Raises:
+        ModelError: naming each file that differs.
+        CheckpointError: the manifest is not one of ours.
+    """
+    if not manifest.is_file():
+        return
+    try:
+        was = _by_part(read_json(manifest)["base"]["sha256"])
+    except (KeyError, TypeError, AttributeError):
+        remedy = "restore it from a copy: it says which base the run was trained on"
+        raise CheckpointError("not a manifest of ours", str(manifest), remedy) from None
+    now = _by_part(base.hashes())
+    changed = [f"{name} has changed" for name in was if name in now and was[name] != now[name]]
+    gone = [f"{name} is gone" for name in was if name not in now]
+    new = [f"{name} is new" for name in now if name not in was]
+    if changed or gone or new:
+        raise ModelError(
+            f"this is not the base that the run in {manifest.parent} was trained on, so its answers would be others: "
+            + ", ".join([*changed, *gone, *new]),
+            base.reference,
+            f"{_way_back(base.reference)} (their SHA-256 stand in {manifest}), or train anew on what is there now",
+        )
+
+
+def _by_part(hashes: Mapping[str, str]) -> dict[str, str]:
+    """The same, under names that do not say where things lie: base and adapters may have been moved apart."""
+    places = list(dict.fromkeys(os.path.dirname(name) for name in hashes))
+    return {_part(os.path.basename(name), places.index(os.path.dirname(name))): hashes[name] for name in hashes}
+
+
+def _part(name: str, adapter: int) -> str:
+    return f"{name} of adapter {adapter}" if adapter else name
+
+
+def _way_back(reference: str) -> str:
+    if reference.startswith("package:"):
+        return f"install the release of {reference.removeprefix('package:')} that holds the files it was trained on"
+    return "put the files back as they were"
 
 
 def _package_folder(name: str) -> Path:
@@ -132,6 +207,7 @@ def _package_folder(name: str) -> Path:
 
 def _from_hub(reference: str) -> Base:
     from huggingface_hub import snapshot_download
+    from huggingface_hub.constants import HF_HUB_OFFLINE
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     name, _, revision = reference.partition("@")
@@ -144,6 +220,13 @@ def _from_hub(reference: str) -> Base:
     except HFValidationError:
         raise ModelError("neither a folder nor a hub id", reference, "a path starts with ./ or /") from None
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        if HF_HUB_OFFLINE:
+            raise ModelError(
+                "no folder of this name here, nor in the hub's cache, and the network is off",
+                reference,
+                f"fetch it with `hf download {name}{f' --revision {revision}' * bool(revision)}`; "
+                "or use a folder or package:NAME",
+            ) from None
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ModelError(
             f"no folder of this name here, and the hub did not give it ({reason})",

@@ -49,7 +49,8 @@ def check_adapter(folder: Path) -> None:
     if not isinstance(config, dict) or config.get("megatron_config") is not None:
         raise ModelError("not an adapter config that we open", str(folder / "adapter_config.json"))
     if not (folder / "adapter_model.safetensors").is_file():
-        raise ModelError("no adapter_model.safetensors", str(folder), "weights in pickle form are not opened")
+        remedy = "restore it from a copy; weights in pickle form (.bin) can run code and are not opened"
+        raise ModelError("no adapter_model.safetensors", str(folder), remedy)
 
 
 @contextlib.contextmanager
