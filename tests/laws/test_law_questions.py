@@ -89,32 +89,25 @@ def test_gold_answers_score_one() -> None:
 def test_the_loss_is_that_of_plain_transformers(bases: Bases, family: str) -> None:
     """Question and text in one window, the model's own loss over given positions."""
     bench = set_up(bases(family, dropout=0.0), Full(), kind=KIND)
-    tokenizer = bench.loaded.processor
-    batch = tokenizer(
-        [row["question"] for row in bench.rows], [row["context"] for row in bench.rows],
-        padding=True, return_tensors="pt", return_offsets_mapping=True,
-    )  # fmt: skip
-    offsets, places = batch.pop("offset_mapping"), []
-    for index, row in enumerate(bench.rows):
-        first = last = 0
+    tokenizer, theirs = bench.loaded.processor, []
+    for row in bench.rows:  # one by one: plain transformers counts padding as a place for an answer
+        batch = tokenizer(row["question"], row["context"], return_tensors="pt", return_offsets_mapping=True)
+        offsets, first, last = batch.pop("offset_mapping")[0], 0, 0
         if row["answers"]["texts"]:
             begin = row["answers"]["starts"][0]
             end = begin + len(row["answers"]["texts"][0])
-            for place, owner in enumerate(batch.sequence_ids(index)):
-                if owner == 1 and offsets[index, place, 0] == begin:
-                    first = place
-                if owner == 1 and offsets[index, place, 1] == end:
-                    last = place
-            assert 0 < first <= last
-        places.append((first, last))
-    start, end = torch.tensor(places).T
+            context = [place for place, owner in enumerate(batch.sequence_ids(0)) if owner == 1]
+            [first] = [place for place in context if offsets[place, 0] == begin]
+            [last] = [place for place in context if offsets[place, 1] == end]
+        with torch.no_grad():
+            asked = {"start_positions": torch.tensor([first]), "end_positions": torch.tensor([last])}
+            theirs.append(float(bench.loaded.model.eval()(**batch, **asked).loss))
     with torch.no_grad():
-        theirs = bench.loaded.model(**batch, start_positions=start, end_positions=end).loss
         ours = bench.task.loss(bench.loaded, bench.batch())
     assert ours.count == len(bench.rows)
-    assert float(ours.total) / ours.count == pytest.approx(float(theirs), abs=1e-12)
+    assert float(ours.total) / ours.count == pytest.approx(np.mean(theirs), abs=1e-12)
     outputs = predict(bench.loaded, bench.task, bench.examples, bench.devices)
-    assert bench.task.mean_loss(outputs, bench.examples) == pytest.approx(float(theirs), abs=1e-12)
+    assert bench.task.mean_loss(outputs, bench.examples) == pytest.approx(np.mean(theirs), abs=1e-12)
 
 
 @pytest.mark.parametrize("method", [Full(), Lora(rank=4)], ids=["full", "lora"])
@@ -128,7 +121,8 @@ def test_accumulated_equals_whole_batch(bases: Bases, method: Settings) -> None:
     whole, steps = trained(10**9)
     for budget in (1, 60):
         cut, cut_steps = trained(budget)
-        assert largest_difference(whole.weights(), cut.weights()) <= 1e-12
+        # some embeddings have next to no gradient here, and Adam divides by its size
+        assert largest_difference(whole.weights(), cut.weights()) <= 1e-10
         assert [step.loss for step in cut_steps] == pytest.approx([step.loss for step in steps], abs=1e-12)
 
 
@@ -288,21 +282,23 @@ def test_a_run_opens_in_plain_libraries_and_answers_in_characters(bases: Bases, 
     """The saved folder gives equal logits in transformers or PEFT; answers stand at their characters."""
     from transformers import AutoModelForQuestionAnswering, AutoTokenizer
 
+    base = bases("bert", dropout=0.0)
     rows = [
         {**row, "answers": {"text": row["answers"]["texts"], "answer_start": row["answers"]["starts"]}}
         for row in tiny.make_questions(60)
     ]
     train_file = tiny.write_rows(tmp_path / "train.jsonl", rows)
     run = run_tiny(
-        bases("bert", dropout=0.0), train_file, tmp_path / "run", method=EVERY_METHOD[kind].model_dump(), task=KIND,
+        base, train_file, tmp_path / "run", method=EVERY_METHOD[kind].model_dump(), task=KIND,
         train={"steps": 80, "learning_rate": 1e-2, "evaluate_every": 40}, judge={"baselines": "auto"},
     )  # fmt: skip
     assert run.scores["primary"] == "answer_f1" and "overlap" in run.scores["baselines"]
     folder, tokenizer = run.folder.model, AutoTokenizer.from_pretrained(run.folder.model)
     if kind == "lora":
-        from peft import AutoPeftModelForQuestionAnswering
+        from peft import PeftModel
 
-        plain = AutoPeftModelForQuestionAnswering.from_pretrained(folder)
+        # AutoPeftModelForQuestionAnswering would drop `token_type_ids` (peft 0.21)
+        plain = PeftModel.from_pretrained(AutoModelForQuestionAnswering.from_pretrained(base), folder)
     else:
         plain = AutoModelForQuestionAnswering.from_pretrained(folder)
     batch = tokenizer(["where is the card"], [rows[0]["context"]], return_tensors="pt")

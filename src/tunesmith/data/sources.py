@@ -12,12 +12,12 @@ from pathlib import Path
 
 import orjson
 
-from tunesmith.data.answers import questions_of
 from tunesmith.data.columns import Places, listing, map_columns, misfit, read_cell, usual_names
 from tunesmith.data.files import kind_of, require_regular, unchanged
 from tunesmith.data.guard import guarded_rows, needs_guard
 from tunesmith.data.readers import SEPARATORS, RawRow, RowFile, rows_here
 from tunesmith.data.rows import Row
+from tunesmith.data.squad import questions_of
 from tunesmith.errors import DataError, Fault
 from tunesmith.folder import sha256
 from tunesmith.recipe.data import HUB

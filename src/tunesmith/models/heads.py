@@ -34,17 +34,28 @@ TOKENS = HeadKind("AutoModelForTokenClassification", "ForTokenClassification")
 QUESTIONS = HeadKind("AutoModelForQuestionAnswering", "ForQuestionAnswering")
 
 
-def load_classifier(base: Base, labels: Sequence[str], seed: int, dtype: torch.dtype, kind: HeadKind) -> Loaded:
+def load_classifier(
+    base: Base,
+    labels: Sequence[str],
+    seed: int,
+    dtype: torch.dtype,
+    kind: HeadKind,
+    bias: Sequence[float] | None = None,
+) -> Loaded:
     """A base with a linear head of one output for each of `labels`; the config carries their names, and the kind of
     problem.
 
-    A head that the base already has for these very labels is kept; any other is drawn anew from `seed`.
+    A head that the base already has for these very labels is kept; any other is drawn anew from `seed`, and begins with
+    this bias if one is given and the head has one.
     """
     _quiet_library()
     processor = load_tokenizer(base.folder)
 
     def open_for(names: Sequence[str], keep_head: bool) -> nn.Module:
-        return _open(base, names, processor, seed, dtype, keep_head, kind)
+        model = _open(base, names, processor, seed, dtype, keep_head, kind)
+        if bias is not None and not keep_head:
+            _set_bias(model, bias)
+        return model
 
     def make() -> nn.Module:
         had = _labels_of(base, kind)
@@ -152,6 +163,15 @@ def _draw_head(model: nn.Module, seed: int) -> None:
                     module.weight.normal_(0.0, deviation, generator=generator)
                     if module.bias is not None:
                         module.bias.zero_()
+
+
+def _set_bias(model: nn.Module, bias: Sequence[float]) -> None:
+    """Give the last layer of a new head its bias; a head without one (as decoders have) stays as it is."""
+    linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    outputs = [module for module in linear if module.out_features == len(bias)]
+    if outputs and outputs[-1].bias is not None:
+        with torch.no_grad():
+            outputs[-1].bias.copy_(torch.tensor(bias))
 
 
 def _merged(model: nn.Module, base: Base) -> nn.Module:

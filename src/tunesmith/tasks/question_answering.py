@@ -206,8 +206,9 @@ class QuestionAnswering:
             gains.append(f1_of(text, golds[index]) - f1_of("", golds[index]))  # type: ignore[arg-type]
         order = np.argsort(leads, kind="stable")
         sums = np.concatenate([[0.0], np.cumsum(np.asarray(gains)[order])])
-        best_cut = int(sums.argmax())  # so many rows, those with the smallest lead, are answered
         ranked = np.asarray(leads)[order]
+        apart = np.concatenate([[True], ranked[1:] > ranked[:-1], [True]])  # no threshold parts equal leads
+        best_cut = int(np.where(apart, sums, -np.inf).argmax())  # so many, those with the smallest lead, are answered
         if best_cut == 0:
             return {"no_answer": float(ranked[0]) - 1.0}
         if best_cut == len(ranked):
@@ -346,9 +347,9 @@ def _text(candidate: np.ndarray, row: Row) -> str:
 
 
 def _mean_of(values: np.ndarray, chosen: np.ndarray) -> Measure:
-    """The mean over chosen rows; 0 where a resample draws none of them."""
-    sums = np.stack([values * chosen, chosen], axis=1)
-    return metrics.of_sums(sums, lambda s: s[:, 0] / np.maximum(s[:, 1], 1e-12))
+    """The mean over chosen rows; that of all of them where a resample draws none."""
+    sums, whole = np.stack([values * chosen, chosen], axis=1), float((values * chosen).sum() / chosen.sum())
+    return metrics.of_sums(sums, lambda s: np.where(s[:, 1] > 0, s[:, 0] / np.maximum(s[:, 1], 1e-12), whole))
 
 
 def normalised_answer(text: str) -> str:

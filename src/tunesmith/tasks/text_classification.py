@@ -45,7 +45,7 @@ class TextClassification:
 
     def load(self, base: Base, seed: int, dtype: torch.dtype) -> Loaded:
         kind = replace(SEQUENCES, problem_type=self.target.problem_type)
-        return load_classifier(base, self.labels, seed, dtype, kind)
+        return load_classifier(base, self.labels, seed, dtype, kind, self.target.head_bias)
 
     def encode(self, rows: Sequence[Row], processor: Any, limit: Limit) -> list[Example]:
         """Tokens and target of each row."""
