@@ -38,6 +38,9 @@ Source = str | Path | Sequence[str]
 
 Line = dict[str, Any]
 
+NO_LABELS = {"score": "a number", "tags": "spans", "spans": "spans", "answers": "a piece of a text"}
+"""What a row is answered with where that is no label, by what is learned."""
+
 
 def named(data: Source) -> str | Sequence[str]:
     """The same as text."""
@@ -73,7 +76,8 @@ def shown(
         return lines
     shares_RC = task.shares(outputs, decision)
     if shares_RC is None:
-        message = "this model does not answer with labels of a row: there is nothing to show, rank or abstain by"
+        what = NO_LABELS[task.settings.target]
+        message = f"this model answers with {what}: there are no probabilities to show, rank or abstain by"
         raise RecipeError(message, "predict", "leave out --probabilities, --top-k and --abstain-below")
     for line, answer, shares_C in zip(lines, answers, shares_RC, strict=True):
         if details.abstain_below is not None:
