@@ -444,7 +444,7 @@ def test_scores_have_intervals_for_every_metric() -> None:
 
 
 def test_a_new_head_of_many_labels_begins_with_their_odds(bases: Callable[..., Path]) -> None:
-    """Before the first step each label is as probable as it is frequent, whatever the text; balanced classes begin even,
+    """Before the first step each label is as probable as it is frequent; balanced classes begin even,
     and a head that was trained before is left as it is."""
     labels = [["a"], ["a", "b"], ["a"], []] * 5
     rows = [Row({"text": f"card {i}", "labels": given}, "rows", i) for i, given in enumerate(labels, start=1)]
