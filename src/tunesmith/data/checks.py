@@ -156,7 +156,10 @@ SHARED = {
         "also in validation (case and spaces aside): the best step is chosen by rows of the test",
         "take them out of validation",
     ),
-    "near-test-in-train": ("nearly the same as training rows: they say little about new ones", "take those out of train"),
+    "near-test-in-train": (
+        "nearly the same as training rows: they say little about new ones",
+        "take those out of train",
+    ),
     "near-validation-in-train": (
         "nearly the same as training rows: the best step is chosen by rows that were nearly learned by heart",
         "name data.group, so that what belongs together stays together",
