@@ -84,6 +84,57 @@ def make_rows(number: int, seed: int = 0, labels: tuple[str, ...] = LABELS) -> l
     return rows
 
 
+_ENTITIES = ((("bank",), "PLACE"), (("new", "card"), "THING"), (("app",), "PLACE"), (("old", "card"), "THING"))
+
+
+def make_entity_rows(number: int, seed: int = 0) -> list[dict[str, list[str]]]:
+    """Rows of words and BIO tags: `new card` and `old card` are THING, `bank` and `app` PLACE, by the word alone."""
+    import random
+
+    source = random.Random(seed)
+    rows = []
+    for index in range(number):
+        tokens = [source.choice(WORDS) for _ in range(source.choice((2, 3, 5, 8, 20)))]
+        tokens = [word for word in tokens if word not in ("card", "bank", "app", "new", "old")] + [f"x{index}"]
+        tags = ["O"] * len(tokens)
+        for found, kind in (
+            (("bank",), "PLACE"),
+            (("new", "card"), "THING"),
+            (("app",), "PLACE"),
+            (("old", "card"), "THING"),
+        ):
+            if source.random() < 0.6:
+                place = source.choice([i for i in range(len(tokens) + 1) if i == len(tokens) or tags[i][0] != "I"])
+                tokens[place:place] = found
+                tags[place:place] = [f"{'I' if i else 'B'}-{kind}" for i in range(len(found))]
+        rows.append({"tokens": tokens, "tags": tags})
+    return rows
+
+
+def make_questions(number: int, seed: int = 0) -> list[dict[str, Any]]:
+    """Questions for the two words behind the one that is asked for; a third of them has no answer in its text."""
+    import random
+
+    source = random.Random(seed)
+    rows = []
+    for index in range(number):
+        asked = source.choice(LABELS)
+        words = [source.choice(WORDS) for _ in range(source.choice((4, 8, 15)))]
+        words = [word for word in words if word not in LABELS]
+        texts: list[str] = []
+        if index % 3:
+            answer = source.sample(["bank", "app", "fee", "pin"], 2)
+            place = source.randrange(len(words) + 1)
+            words[place:place] = [asked, *answer]
+            texts = [" ".join(answer)]
+        context = " ".join([*words, str(index)])
+        starts = [context.index(f"{asked} {text}") + len(asked) + 1 for text in texts]
+        rows.append(
+            {"question": f"where is the {asked}", "context": context, "answers": {"texts": texts, "starts": starts}}
+        )
+    return rows
+
+
 def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))

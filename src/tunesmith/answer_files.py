@@ -217,6 +217,17 @@ def _to_parquet(parts: Sequence[Path], staged: Path, with_faults: bool) -> None:
         "abstained": pa.bool_(),
         "scores": pa.map_(pa.string(), pa.float64()),
         "top": scored,
+        "entities": pa.list_(
+            pa.struct(
+                [
+                    ("entity_group", pa.string()),
+                    ("score", pa.float64()),
+                    ("word", pa.string()),
+                    ("start", pa.int64()),
+                    ("end", pa.int64()),
+                ]
+            )
+        ),
         "fault": pa.string(),
     }
     names = [*_example(parts), *["fault"] * with_faults]

@@ -38,6 +38,9 @@ Source = str | Path | Sequence[str]
 
 Line = dict[str, Any]
 
+NO_LABELS = {"score": "a number", "tags": "spans", "spans": "spans", "answers": "a piece of a text"}
+"""What a row is answered with where that is no label, by what is learned."""
+
 
 def named(data: Source) -> str | Sequence[str]:
     """The same as text."""
@@ -59,19 +62,22 @@ class Details:
     abstain_below: float | None = None
 
 
-def shown(task: Any, outputs: Sequence[Any], decision: Mapping[str, Any], details: Details) -> list[Line]:
+def shown(
+    task: Any, rows: Sequence[Row], outputs: Sequence[Any], decision: Mapping[str, Any], details: Details
+) -> list[Line]:
     """Answers as `task.shown` gives them, with the details asked for.
 
     Raises:
-        RecipeError: details of probabilities, and the model answers with a number.
+        RecipeError: details of probabilities, and the model gives none of labels.
     """
-    answers = task.answers(outputs, decision)
-    lines = [dict(task.shown(answer)) for answer in answers]
+    answers = task.answers(outputs, rows, decision)
+    lines = [dict(task.shown(answer, row)) for answer, row in zip(answers, rows, strict=True)]
     if details == Details() or not lines:
         return lines
     shares_RC = task.shares(outputs, decision)
     if shares_RC is None:
-        message = "this model answers with a number: there are no probabilities to show, rank or abstain by"
+        what = NO_LABELS[task.settings.target]
+        message = f"this model answers with {what}: there are no probabilities to show, rank or abstain by"
         raise RecipeError(message, "predict", "leave out --probabilities, --top-k and --abstain-below")
     for line, answer, shares_C in zip(lines, answers, shares_RC, strict=True):
         if details.abstain_below is not None:

@@ -26,9 +26,9 @@ NEIGHBOURS = (1, 3, 5, 10, 20)
 
 
 class Baseline(Protocol):
-    """Fitted once on the training rows; then asked for outputs (R, C), in the task's own terms."""
+    """Fitted once on the training rows; then asked for outputs, one for each row, in the task's own terms."""
 
-    def predict(self, rows: Sequence[Row], examples: Sequence[Example]) -> np.ndarray: ...
+    def predict(self, rows: Sequence[Row], examples: Sequence[Example]) -> Sequence[Any] | np.ndarray: ...
 
 
 @dataclass
@@ -117,7 +117,7 @@ class NearestNeighbours:
 
         def value(k: int) -> float:
             outputs = fitted._mean(vectors, k)
-            answers = task.answers(outputs, task.decide(outputs, golds))
+            answers = task.answers(outputs, held_rows, task.decide(outputs, held_rows))
             return float(task.measures(as_predictions(golds, answers))[primary]())
 
         fitted.neighbours = max((k for k in NEIGHBOURS if k <= len(rows)), key=lambda k: (value(k), -k))

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tunesmith.data.aside import Aside
-from tunesmith.data.checks import Finding
+from tunesmith.data.findings import Finding
 from tunesmith.data.material import read_material
 from tunesmith.folder import refuse_output, require_permission
 from tunesmith.recipe import Recipe

@@ -197,7 +197,7 @@ class Fit:
         rows, examples = phase.held
         outputs = predict(self.loaded, self.task, examples, self.devices)
         golds = [self.task.gold(row) for row in rows]
-        answers = self.task.answers(outputs, self.task.decide(outputs, golds))
+        answers = self.task.answers(outputs, rows, self.task.decide(outputs, rows))
         scores = score(self.task.measures(as_predictions(golds, answers)))
         loss = self.task.mean_loss(outputs, examples)
         primary = self.recipe.judge.primary

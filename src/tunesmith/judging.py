@@ -14,13 +14,14 @@ from tunesmith.audits.budgets import find_budgets, with_budgets
 from tunesmith.audits.suspects import find_suspects
 from tunesmith.audits.verdict import NOT_JUDGED, judge
 from tunesmith.baselines import Baseline, Majority, NearestNeighbours, Tfidf, embed
-from tunesmith.data.rows import Row
+from tunesmith.data.rows import Row, as_text
 from tunesmith.data.sensitive import mask, mask_all
 from tunesmith.evaluation import RESAMPLES, as_predictions, predict, score
 from tunesmith.fitting import Voice
 from tunesmith.folder import RunFolder
+from tunesmith.lexicon import Lexicon
+from tunesmith.overlap import Overlap
 from tunesmith.preparing import Work
-from tunesmith.recipe.judge import BASELINES
 from tunesmith.report.manifest import now
 from tunesmith.tasks.contract import Prediction, length_of
 
@@ -39,15 +40,15 @@ class Fitted:
 def fit_baselines(work: Work, folder: RunFolder, voice: Voice) -> dict[str, Fitted]:
     """Fit the baselines that the recipe asks for, and tell how they do on the validation rows."""
     asked = work.recipe.judge.baselines
-    names = list(BASELINES) if asked == "auto" else [] if asked == "off" else list(asked)
+    names = list(work.recipe.task.baselines) if asked == "auto" else [] if asked == "off" else list(asked)
     fitted: dict[str, Fitted] = {}
-    golds = _golds(work, "validation")
+    rows, golds = work.splits.validation, _golds(work, "validation")
     for name in names:
         voice.stage(f"baseline {name}")
         baseline = _FITS[name](work)
-        outputs = baseline.predict(work.splits.validation, work.examples["validation"])
-        fitted[name] = Fitted(baseline, work.task.decide(outputs, golds))
-        predictions = as_predictions(golds, work.task.answers(outputs, fitted[name].decision))
+        outputs = baseline.predict(rows, work.examples["validation"])
+        fitted[name] = Fitted(baseline, work.task.decide(outputs, rows))
+        predictions = as_predictions(golds, work.task.answers(outputs, rows, fitted[name].decision))
         primary = work.recipe.judge.primary
         value = work.task.measures(predictions)[primary]()
         voice.say(f"baseline {name}: {primary} {value:.4f} on the validation rows")
@@ -69,6 +70,8 @@ _FITS: dict[str, Callable[[Work], Baseline]] = {
     "majority": lambda work: Majority.fit(work.task, work.splits.train),
     "tfidf": lambda work: Tfidf.fit(work.task, work.splits.train),
     "nearest-neighbours": _fit_nearest,
+    "lexicon": lambda work: Lexicon.fit(work.task, work.splits.train),
+    "overlap": lambda work: Overlap.fit(work.splits.train),
 }
 
 
@@ -77,8 +80,9 @@ def _golds(work: Work, split: str) -> list[Any]:
 
 
 def _answers(fitted: Fitted, work: Work, split: str) -> list[Prediction]:
-    outputs = fitted.baseline.predict(getattr(work.splits, split), work.examples[split])
-    return as_predictions(_golds(work, split), work.task.answers(outputs, fitted.decision))
+    rows = getattr(work.splits, split)
+    outputs = fitted.baseline.predict(rows, work.examples[split])
+    return as_predictions(_golds(work, split), work.task.answers(outputs, rows, fitted.decision))
 
 
 def _count_look(work: Work, folder: RunFolder) -> None:
@@ -103,9 +107,9 @@ def score_validation(work: Work, folder: RunFolder) -> dict[str, Any]:
         the decision (temperature, thresholds) that suits them; the test rows are answered by it.
     """
     outputs = predict(work.loaded, work.task, work.examples["validation"], work.devices)
-    golds = _golds(work, "validation")
-    decision = work.task.decide(outputs, golds)
-    _write(folder, "validation", as_predictions(golds, work.task.answers(outputs, decision)))
+    rows, golds = work.splits.validation, _golds(work, "validation")
+    decision = work.task.decide(outputs, rows)
+    _write(folder, "validation", as_predictions(golds, work.task.answers(outputs, rows, decision)))
     return dict(decision)
 
 
@@ -116,11 +120,13 @@ def judge_run(work: Work, folder: RunFolder, baselines: Mapping[str, Fitted], de
     if work.splits.test:
         _count_look(work, folder)
         outputs = predict(work.loaded, work.task, work.examples["test"], work.devices)
-        _write(folder, "test", as_predictions(_golds(work, "test"), work.task.answers(outputs, decision)))
+        _write(
+            folder, "test", as_predictions(_golds(work, "test"), work.task.answers(outputs, work.splits.test, decision))
+        )
         for name, fitted in baselines.items():
             _write(folder, f"baseline-{name}-test", _answers(fitted, work, "test"))
         if "temperature" in decision:
-            answers = work.task.answers(outputs, {**decision, "temperature": 1.0})
+            answers = work.task.answers(outputs, work.splits.test, {**decision, "temperature": 1.0})
             plain = as_predictions(_golds(work, "test"), answers)
     kept = {name: read_predictions(folder, name) for name in _scored_splits(work)}
     tuned = {name: work.task.measures(predictions) for name, predictions in kept.items()}
@@ -163,7 +169,9 @@ def _suspects(work: Work, kept: Mapping[str, Sequence[Prediction]]) -> dict[str,
     for suspect in found[:SHOWN_SUSPECTS]:
         split, prediction = sources[suspect.index]
         row = getattr(work.splits, split)[prediction.row]
-        shown.append({**_shown_row(row, prediction), "split": split, "given": suspect.given, "usual": suspect.usual})
+        shown.append(
+            {**_shown_row(work, row, prediction), "split": split, "given": suspect.given, "usual": suspect.usual}
+        )
     return {"rows": len(sources), "found": len(found), "shown": shown}
 
 
@@ -187,16 +195,17 @@ def _worst(work: Work, predictions: Sequence[Prediction], rows: Sequence[Row]) -
     """The wrong answers that are worst (of which the model was surest, or furthest off), with their texts."""
     severity = {p.row: work.task.severity(p) for p in predictions}
     wrong = sorted((p for p in predictions if severity[p.row] > 0), key=lambda p: (-severity[p.row], p.row))
-    return [_shown_row(rows[p.row], p) for p in wrong[:WORST_ERRORS]]
+    return [_shown_row(work, rows[p.row], p) for p in wrong[:WORST_ERRORS]]
 
 
-def _shown_row(row: Row, prediction: Prediction) -> dict[str, Any]:
+def _shown_row(work: Work, row: Row, prediction: Prediction) -> dict[str, Any]:
     """A row and its answer for people to read."""
+    inputs = [column.name for column in work.recipe.task.columns if column.is_input]
     return {
         "where": row.where,
-        "text": mask(" | ".join(str(row[name]) for name in ("text", "text_pair") if row.get(name))),
-        "gold": mask_all(prediction.gold),
-        "answer": mask_all(prediction.answer),
+        "text": mask(" | ".join(as_text(row[name]) for name in inputs if row.get(name))),
+        "gold": mask_all(work.task.said(prediction.gold, row)),
+        "answer": mask_all(work.task.said(prediction.answer, row)),
         "score": prediction.score,
     }
 

@@ -64,7 +64,8 @@ class Run:
         abstain_below: float | None = None,
     ) -> list[dict[str, Any]]:
         """Answer texts (or pairs of texts), in their order: [{"label", "score"}, ..]; with many labels {"labels",
-        "score", "scores"}, in a taxonomy also "levels", for a number {"score"}.
+        "score", "scores"}, in a taxonomy also "levels", for a number {"score"}, for entities {"entities":
+        [{"entity_group", "score", "word", "start", "end"}, ..]}.
 
         Args:
             probabilities: tell those of all labels, under "scores".
@@ -135,10 +136,10 @@ class Run:
         self, rows: Sequence[Row], details: Details, progress: Callable[[int], None] = lambda done: None
     ) -> list[dict[str, Any]]:
         """Answers to rows as they are shown to people, in their order."""
-        return shown(self._task, self._outputs(rows, progress), self.card["decision"], details)
+        return shown(self._task, rows, self._outputs(rows, progress), self.card["decision"], details)
 
     def _answer(self, rows: Sequence[Row]) -> list[Answer]:
-        return list(self._task.answers(self._outputs(rows), self.card["decision"]))
+        return list(self._task.answers(self._outputs(rows), rows, self.card["decision"]))
 
     def _outputs(self, rows: Sequence[Row], progress: Callable[[int], None] = lambda done: None) -> list[Any]:
         limit = Limit(self.card["max_length"], self.card["long_text"])

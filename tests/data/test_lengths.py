@@ -94,7 +94,9 @@ def test_rows_without_tokens_are_counted_one_by_one(processor: Any, small_sample
 
 
 def test_the_note_says_what_is_counted_and_what_is_estimated() -> None:
-    recipe = Recipe.model_validate({"model": "x", "data": {"train": "x"}, "train": {"max_length": 16}})
+    recipe = Recipe.model_validate(
+        {"model": "x", "data": {"train": "x"}, "train": {"max_length": 16, "long_text": "truncate"}}
+    )
 
     def told(found: Lengths) -> preflight.Note:
         (note,) = preflight._on_lengths(recipe, {"train": found})

@@ -10,9 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tunesmith.errors import RecipeError
-from tunesmith.recipe import Recipe
+from tunesmith.recipe import Recipe, TextClassification
 from tunesmith.recipe.contradictions import contradictions
-from tunesmith.recipe.judge import BASELINES
 from tunesmith.recipe.reading import (
     Located,
     apply_override,
@@ -54,6 +53,8 @@ AUTO = st.just("auto")
 def optional(**fields: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
     return st.fixed_dictionaries({}, optional=fields)
 
+
+BASELINES = TextClassification().baselines
 
 METHOD = st.one_of(
     st.sampled_from(["full", "head", "last-layers", "lora"]),

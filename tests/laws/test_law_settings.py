@@ -116,6 +116,14 @@ def groups_stay_together(plain: Run, changed: Run) -> bool:
     return rows_of("validation")(plain, changed) and bool(held)
 
 
+def validation(run: Run) -> list[dict[str, Any]]:
+    return lines(run.folder.predictions("validation"))
+
+
+def answered_words(row: dict[str, Any]) -> int:
+    return max((len(text.split()) for text in row["probabilities"]), default=0)
+
+
 LORA = {"method": {"kind": "lora", "rank": 2}}
 LAST = {"method": {"kind": "last-layers", "layers": 1}}
 ABSENT = next(name for name, here in (("cuda", torch.cuda.is_available()), ("mps", False)) if not here)
@@ -142,6 +150,37 @@ TABLE: dict[str, Row] = {
             != set(plain.scores["calibration"]["thresholds"])
         ),
         common=lambda place: {"data": {"train": str(place.folder / "many.jsonl")}, "task": TEXTS},
+    ),
+    "task.token-classification.kind": Row(
+        {"task": "token-classification"},
+        lambda plain, changed: "entity_f1" in changed.scores["validation"] and "accuracy" in plain.scores["validation"],
+        common=lambda place: {"data": {"train": str(place.folder / "entities.jsonl")}},
+    ),
+    "task.token-classification.target": Row(
+        {"task": {"kind": "token-classification", "target": "spans"}},
+        lambda plain, changed: (
+            plain.card["learned"]["scheme"] == "IOBES" and changed.card["learned"]["scheme"] == "BIO"
+        ),
+        common=lambda place: {
+            "data": {"train": str(place.folder / "entities.jsonl")},
+            "task": {"kind": "token-classification"},
+        },
+    ),
+    "task.question-answering.kind": Row(
+        {"task": "question-answering"},
+        lambda plain, changed: "answer_f1" in changed.scores["validation"] and "accuracy" in plain.scores["validation"],
+        common=lambda place: {"data": {"train": str(place.folder / "questions.jsonl")}},
+    ),
+    "task.question-answering.longest_answer": Row(
+        {"task": {"kind": "question-answering", "longest_answer": 1}},
+        lambda plain, changed: (
+            max(map(answered_words, validation(changed))) <= 1 < max(map(answered_words, validation(plain)))
+        ),
+        common=lambda place: {
+            "data": {"train": str(place.folder / "questions.jsonl")},
+            "task": {"kind": "question-answering"},
+            "train": {"steps": 1, "learning_rate": 1e-6},
+        },
     ),
     "data.train": Row(lambda place: {"data": {"train": str(place.folder / "other.jsonl")}}, rows_of("train")),
     "data.validation": Row({"data": {"validation": 0.4}}, rows_of("validation")),
@@ -284,6 +323,27 @@ def place(bases: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) 
         tiny.write_rows(folder / f"{name}.jsonl", rows)
     many = [{"text": row["text"], "labels": [row["label"]][: i % 3]} for i, row in enumerate(rows)]
     tiny.write_rows(folder / "many.jsonl", many)
+    entities = [
+        {
+            "tokens": ["my", "card", str(i), *row["text"].split()],
+            "tags": ["O", "S-THING", "O", *["O"] * len(row["text"].split())],
+            "text": f"my card {i} {row['text']}",
+            "spans": [{"start": 3, "end": 7, "label": "THING"}],
+            "label": row["label"],
+        }
+        for i, row in enumerate(rows)
+    ]
+    tiny.write_rows(folder / "entities.jsonl", entities)
+    questions = [
+        {
+            **row,
+            "answers": [{"text": text} for text in row["answers"]["texts"]],
+            "label": tiny.LABELS[i % 2],
+            "text": str(i),
+        }
+        for i, row in enumerate(tiny.make_questions(40))
+    ]
+    tiny.write_rows(folder / "questions.jsonl", questions)
     tiny.write_rows(folder / "bad.jsonl", [rows[0], {**rows[1], "text": None}, *rows[2:]])
     return Place(bases("bert"), bases("bert", seed=7), folder)
 

@@ -41,20 +41,34 @@ def test_every_baseline_can_be_fitted() -> None:
     assert hasattr(Baseline, "predict")
 
 
-@pytest.mark.parametrize("target", tasks.TextClassification.TARGETS)
-def test_columns_are_whole(target: str) -> None:
+VALUES: dict[str, Any] = {"labels": ["a"], "score": 1.0, "tags": [{"start": 0, "end": 1, "label": "a", "score": 1.0}]}
+VALUES["spans"] = VALUES["tags"]
+GOLDS = {"answers": ["a"]}
+VALUES["answers"] = {"text": "a", "start": 0, "end": 1}
+
+
+TARGETS_OF: dict[str, Any] = {kind: settings.TARGETS for kind, settings in tasks.KINDS.items()}  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("kind", "target"), [(kind, target) for kind, mine in TARGETS_OF.items() for target in mine])
+def test_columns_are_whole(kind: str, target: str) -> None:
     """No name or alias is taken twice, every kind of cell has its check, an input is required."""
-    settings = tasks.TextClassification(target=target)
+    settings: Any = tasks.KINDS[kind](**({"target": target} if "target" in tasks.KINDS[kind].model_fields else {}))
     names = [name for column in settings.columns for name in column.names]
     assert len(names) == len(set(names))
     assert {column.kind for column in settings.columns} <= set(columns._CELLS)
     assert set(get_args(Column.__annotations__["kind"]) or columns._CELLS) == set(columns._CELLS)
     assert any(column.is_input and column.required for column in settings.columns)
-    assert {field.name for field in dataclasses.fields(Column)} == {"name", "kind", "required", "is_input", "aliases"}
-    value: Any = {"labels": ["a"], "score": 1.0}.get(target, "a")
-    measures = TASKS[settings.kind](settings).measures([Prediction(0, value, value, 1.0, {"a": 1.0})])
+    fields = {field.name for field in dataclasses.fields(Column)}
+    assert fields == {"name", "kind", "required", "is_input", "aliases", "about"}
+    assert {column.about for column in settings.columns} <= {"", *(column.name for column in settings.columns)}
+    value: Any = VALUES.get(target, "a")
+    measures = TASKS[settings.kind](settings).measures(
+        [Prediction(0, GOLDS.get(target, value), value, 1.0, {"a": 1.0})]
+    )
     assert set(settings.primaries) <= set(measures), "every primary metric is measured"
-    assert set(tasks.TextClassification().primaries) >= set(settings.primaries)
+    assert set(tasks.KINDS[kind]().primaries) >= set(settings.primaries)
+    assert set(settings.baselines) <= set(BASELINES)
 
 
 def test_every_target_is_built() -> None:

@@ -23,6 +23,7 @@ from tunesmith.data.rows import Row
 from tunesmith.errors import DataError
 from tunesmith.evaluation import _resamples, as_predictions, score
 from tunesmith.folder import lines
+from tunesmith.models.references import find_base
 from tunesmith.open import Run
 from tunesmith.recipe import TextClassification
 from tunesmith.tasks import metrics
@@ -440,3 +441,22 @@ def test_scores_have_intervals_for_every_metric() -> None:
     _, _, predictions = many_case(np.random.default_rng(9))
     for name, measured in score(target_of("labels", MANY).measures(predictions)).items():
         assert measured["low"] <= measured["value"] <= measured["high"], name
+
+
+def test_a_new_head_of_many_labels_begins_with_their_odds(bases: Callable[..., Path]) -> None:
+    """Before the first step each label is as probable as it is frequent; balanced classes begin even,
+    and a head that was trained before is left as it is."""
+    labels = [["a"], ["a", "b"], ["a"], []] * 5
+    rows = [Row({"text": f"card {i}", "labels": given}, "rows", i) for i, given in enumerate(labels, start=1)]
+    base = find_base(str(bases("bert", dropout=0.0)))
+    for class_weights, wanted in (("off", [15.5 / 21, 5.5 / 21]), ("balanced", None)):
+        task = tasks.build(TextClassification(target="labels", class_weights=class_weights))
+        task.learn(rows)
+        bias = task.load(base, 0, torch.float64).model.classifier.bias.detach()
+        if wanted is not None:
+            assert torch.sigmoid(bias).tolist() == pytest.approx(wanted, abs=1e-6)
+        else:
+            assert float(bias.abs().max()) < 0.1, "positive rows weigh as much as negative ones"
+        again = tasks.build(TextClassification(target="labels", class_weights=class_weights))
+        again.recall(task.learned())
+        assert torch.equal(again.load(base, 0, torch.float64).model.classifier.bias.detach(), bias)

@@ -19,7 +19,18 @@ from tunesmith.models.loaded import Loaded
 from tunesmith.models.references import find_base
 from tunesmith.open import Run
 from tunesmith.preparing import apply_method
-from tunesmith.recipe import Full, Head, LastLayers, Lora, Machine, Recipe, Settings, TextClassification
+from tunesmith.recipe import (
+    Full,
+    Head,
+    LastLayers,
+    Lora,
+    Machine,
+    QuestionAnswering,
+    Recipe,
+    Settings,
+    TextClassification,
+    TokenClassification,
+)
 from tunesmith.run import run
 from tunesmith.tasks.contract import Limit
 
@@ -29,6 +40,14 @@ EVERY_METHOD: dict[str, Settings] = {
     "last-layers": LastLayers(layers=1),
     "lora": Lora(rank=4),
 }
+TASKS: dict[str, tuple[Settings, Callable[[int], list[dict[str, Any]]]]] = {
+    "text-classification": (TextClassification(), tiny.make_rows),
+    "token-classification": (TokenClassification(target="tags"), tiny.make_entity_rows),
+    "question-answering": (QuestionAnswering(), tiny.make_questions),
+}
+"""Every task with its tiny rows."""
+
+NOT_FOR_THE_MODEL = ("target", "window", "position", "row", "rows", "starts", "ends", "owner")
 DTYPES = {"fp32": torch.float32, "fp64": torch.float64}
 
 
@@ -61,18 +80,25 @@ def logits_of(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.T
     modes = {module: module.training for module in model.modules()}
     model.eval()
     with torch.no_grad():
-        logits = model(**{name: tensor for name, tensor in batch.items() if name != "target"}).logits
+        logits = model(**{name: tensor for name, tensor in batch.items() if name not in NOT_FOR_THE_MODEL}).logits
     for module, mode in modes.items():
         module.training = mode
     return logits
 
 
 def set_up(
-    folder: Path, method: Settings, num_rows: int = 20, precision: str = "fp64", seed: int = 0, budget: int = 2048
+    folder: Path,
+    method: Settings,
+    num_rows: int = 20,
+    precision: str = "fp64",
+    seed: int = 0,
+    budget: int = 2048,
+    kind: str = "text-classification",
 ) -> Bench:
     """Load a base, put a method on it, encode rows: as a run does, without a run folder."""
-    task = tasks.build(TextClassification())
-    rows = [Row(values, "rows", number) for number, values in enumerate(tiny.make_rows(num_rows), start=1)]
+    settings, make_rows = TASKS[kind]
+    task = tasks.build(settings)
+    rows = [Row(values, "rows", number) for number, values in enumerate(make_rows(num_rows), start=1)]
     task.learn(rows)
     devices = Devices(
         device=torch.device("cpu"), compute=None, stored=DTYPES[precision], threads=1, micro_batch_tokens=budget

@@ -15,7 +15,7 @@ from canary import change_json
 
 from tunesmith.errors import CheckpointError, ModelError
 from tunesmith.models import layers, references
-from tunesmith.models.heads import load_sequence_classifier
+from tunesmith.models.heads import SEQUENCES, load_classifier
 from tunesmith.models.loaded import Loaded
 from tunesmith.models.references import based_on, find_base
 from tunesmith.recipe import Recipe
@@ -32,7 +32,7 @@ LORA = {
 
 
 def load(reference: Path | str, labels: tuple[str, ...] = LABELS, seed: int = 0) -> Loaded:
-    return load_sequence_classifier(find_base(str(reference)), labels, seed, torch.float32)
+    return load_classifier(find_base(str(reference)), labels, seed, torch.float32, SEQUENCES)
 
 
 @pytest.fixture(scope="module")

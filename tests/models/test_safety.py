@@ -16,7 +16,7 @@ from canary import Canary, change_json
 
 from tunesmith.errors import ModelError, TunesmithError
 from tunesmith.models import safety
-from tunesmith.models.heads import load_sequence_classifier
+from tunesmith.models.heads import SEQUENCES, load_classifier
 from tunesmith.models.references import find_base
 
 
@@ -34,7 +34,7 @@ def canary(tmp_path: Path) -> Canary:
 
 
 def open_it(folder: Path) -> Any:
-    return load_sequence_classifier(find_base(str(folder)), ("a", "b"), 0, torch.float32)
+    return load_classifier(find_base(str(folder)), ("a", "b"), 0, torch.float32, SEQUENCES)
 
 
 # keys that ask for code

@@ -7,14 +7,17 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from tunesmith.data.answers import given_answers, placed
 from tunesmith.data.json_text import JsonFault, parse
 from tunesmith.data.sensitive import mask
+from tunesmith.data.tags import span_cell, words_of
 from tunesmith.errors import DataError, Fault
 from tunesmith.recipe.tasks import Column
 
 Places = dict[str, tuple[str, ...]]
 """Our column -> the file's. More than one: their cells are joined with "/" to a path (`label/fine_label`)."""
 
+SPAN_EXAMPLE = '[{"start": 0, "end": 4, "label": "PER"}]'
 JOINED_KINDS = ("label", "labels")
 _PLAIN_NUMBER = re.compile(r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
 
@@ -169,23 +172,92 @@ def _name_of(value: Any) -> tuple[str, str]:
 
 
 def _labels_cell(value: Any) -> tuple[Any, str]:
-    """A list of names, equal ones taken once. A text is read only where it is a JSON list (so a CSV can hold one)."""
+    """A list of names, equal ones taken once."""
+    names, fault = _names_in(value, "name")
+    return (None, fault) if fault else (list(dict.fromkeys(names)), "")
+
+
+def _tags_cell(value: Any) -> tuple[Any, str]:
+    """A list of tags, one for each word."""
+    tags, fault = _names_in(value, "tag")
+    return (None, fault) if fault else (tags, "")
+
+
+def _names_in(value: Any, what: str) -> tuple[list[str], str]:
+    items, fault = _list_of(value, f"{what}s", '["one", "two"]')
+    names: list[str] = []
+    for number, item in enumerate(items, start=1):
+        name, wrong = _name_of(item)
+        if wrong:
+            return [], f"holds a {what} (number {number}) that {wrong}"
+        names.append(name)
+    return names, fault
+
+
+def _list_of(value: Any, what: str, example: str) -> tuple[list[Any], str]:
+    """A list. A text is read only where it is a JSON list (so a CSV can hold one)."""
     if isinstance(value, str):
         try:
             value = parse(value.encode("utf-8", "surrogatepass")) if value.lstrip().startswith("[") else value
         except JsonFault as fault:
-            return None, f"is no list of names ({fault.message})"
+            return [], f"is no list of {what} ({fault.message})"
         if isinstance(value, str):
-            return None, f'is one text ({_shown(value)}), not a list of names; write it as ["one", "two"]'
-    if not isinstance(value, list):
-        return None, f"is {_kind_of(value)}, not a list of names"
-    names: list[str] = []
-    for number, item in enumerate(value, start=1):
-        name, wrong = _name_of(item)
-        if wrong:
-            return None, f"holds a name (number {number}) that {wrong}"
-        names.append(name)
-    return list(dict.fromkeys(names)), ""
+            return [], f"is one text ({_shown(value)}), not a list of {what}; write it as {example}"
+    return (value, "") if isinstance(value, list) else ([], f"is {_kind_of(value)}, not a list of {what}")
+
+
+def _tokens_cell(value: Any) -> tuple[Any, str]:
+    """A list of words; or a text, whose words are then found (see `tags.words_of`)."""
+    if isinstance(value, str) and not value.lstrip().startswith("["):
+        return _text_cell(value)
+    words, fault = _list_of(value, "words", '["two", "words"]')
+    for number, word in enumerate(words, start=1):
+        wrong = "" if isinstance(word, str) else "is missing" if word is None else f"is {_kind_of(word)}, not text"
+        if wrong := wrong or _broken(word):
+            return None, f"holds a word (number {number}) that {wrong}"
+    return (words, "") if any(map(str.strip, words)) else (None, fault or "is empty")
+
+
+def _spans_cell(value: Any) -> tuple[Any, str]:
+    """A list of spans, in the order of the text."""
+    items, fault = _list_of(value, "spans", SPAN_EXAMPLE)
+    spans = []
+    for number, item in enumerate(items, start=1):
+        span, wrong = span_cell(item)
+        if span is None:
+            return None, f"holds a span (number {number}) that {wrong}"
+        spans.append(span)
+    return (None, fault) if fault else (sorted(spans, key=lambda span: (span["start"], span["end"])), "")
+
+
+def _answers_cell(value: Any) -> tuple[Any, str]:
+    """The right answers to a question. A text is read only where it is JSON."""
+    if isinstance(value, str) and value.lstrip().startswith(("[", "{")):
+        try:
+            value = parse(value.encode("utf-8", "surrogatepass"))
+        except JsonFault as fault:
+            return None, f"is no list of answers ({fault.message})"
+    return given_answers(value)
+
+
+def misfit(column: Column, values: Mapping[str, Any]) -> str:
+    """What is wrong with an answer beside the input that it speaks about ("" if nothing)."""
+    answer, about = values.get(column.name), values.get(column.about)
+    if answer is None or about is None:
+        return ""
+    if column.kind == "tags":
+        words = len(about) if isinstance(about, list) else len(words_of(about).starts)
+        return f"are {len(answer)} for {words} words: each word needs its own" if words != len(answer) else ""
+    if column.kind == "answers":
+        return placed(answer, about)
+    reach = 0
+    for span in answer:
+        if span["end"] > len(about):
+            return f"holds a span that ends at {span['end']}, and the text has {len(about)} characters"
+        if span["start"] < reach:
+            return f"holds spans that overlap (at {span['start']}); of overlapping ones a model can give one"
+        reach = span["end"]
+    return ""
 
 
 def _number_cell(value: Any) -> tuple[Any, str]:
@@ -216,4 +288,8 @@ _CELLS: dict[str, Callable[[Any], tuple[Any, str]]] = {
     "label": _label_cell,
     "labels": _labels_cell,
     "number": _number_cell,
+    "tokens": _tokens_cell,
+    "tags": _tags_cell,
+    "spans": _spans_cell,
+    "answers": _answers_cell,
 }

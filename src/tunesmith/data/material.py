@@ -5,20 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tunesmith.data import checks
+from tunesmith.data.findings import Finding
 from tunesmith.data.loading import Splits, column_names, load_splits
 from tunesmith.errors import RecipeError
 from tunesmith.recipe import Recipe
-from tunesmith.recipe.tasks import TextClassification
+from tunesmith.recipe.tasks import Task
 
 
 @dataclass(frozen=True)
 class Material:
     """The rows of a recipe and the task with its target worked out from their columns."""
 
-    task: TextClassification
+    task: Task
     splits: Splits
 
-    def find(self) -> list[checks.Finding]:
+    def find(self) -> list[Finding]:
         """What the data checks say of the rows."""
         return checks.find_all(self.splits.named(), self.task.columns)
 

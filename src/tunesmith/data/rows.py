@@ -47,7 +47,12 @@ def normalised(text: str) -> str:
 def input_keys(rows: Sequence[Row], columns: Sequence[Column]) -> list[str]:
     """What makes rows duplicates: of each, the normalised content of the task's input columns."""
     names = [column.name for column in columns if column.is_input]
-    return ["\x1f".join([normalised(str(row.values.get(name) or "")) for name in names]) for row in rows]
+    return ["\x1f".join([normalised(as_text(row.values.get(name))) for name in names]) for row in rows]
+
+
+def as_text(cell: Any) -> str:
+    """An input as one text: a list of words with spaces between."""
+    return " ".join(cell) if isinstance(cell, list) else str(cell or "")
 
 
 def input_key(row: Row, columns: Sequence[Column]) -> str:

@@ -12,17 +12,20 @@ from pathlib import Path
 
 import orjson
 
-from tunesmith.data.columns import Places, listing, map_columns, read_cell, usual_names
+from tunesmith.data.columns import Places, listing, map_columns, misfit, read_cell, usual_names
 from tunesmith.data.files import kind_of, require_regular, unchanged
 from tunesmith.data.guard import guarded_rows, needs_guard
 from tunesmith.data.readers import SEPARATORS, RawRow, RowFile, rows_here
 from tunesmith.data.rows import Row
+from tunesmith.data.squad import questions_of
 from tunesmith.errors import DataError, Fault
 from tunesmith.folder import sha256
 from tunesmith.recipe.data import HUB
 from tunesmith.recipe.tasks import Column
 
 SHOWN_FAULTS = 20
+NESTED_KINDS = ("json", "jsonl")
+"""Kinds of files in which a row may be an article of questions."""
 STREAM_WINDOW = 1000
 
 
@@ -231,7 +234,8 @@ def raw_rows(file: RowFile) -> Iterator[RawRow]:
         from tunesmith.data.hub import hub_rows
 
         return hub_rows(file)
-    return guarded_rows(file) if needs_guard(file) else rows_here(file)
+    raws = guarded_rows(file) if needs_guard(file) else rows_here(file)
+    return questions_of(raws) if file.kind in NESTED_KINDS else raws
 
 
 def _map(file: RowFile, found: Sequence[str], wanted: Wanted) -> tuple[Places, list[str]]:
@@ -266,6 +270,8 @@ def _row(file: RowFile, raw: RawRow, wanted: Wanted, places: Places) -> Row | Fa
             return Fault(file.place(raw.line, name), f"{name} {fault}")
         if value is not None:
             values[column.name] = value
+        if column.about and (fault := misfit(column, values)):
+            return Fault(file.place(raw.line, "/".join(theirs)), f"{'/'.join(theirs)} {fault}")
     return Row(values, str(file.path), raw.line, file.counts_rows)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,26 +19,46 @@ TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
 """Without any of these transformers makes an empty tokenizer, to which every word is unknown."""
 
 
-def load_sequence_classifier(
+@dataclass(frozen=True)
+class HeadKind:
+    """A kind of head in transformers' words: its Auto class, what its model classes are called by, and what the config
+    says of the problem."""
+
+    auto: str
+    suffix: str
+    problem_type: str | None = None
+
+
+SEQUENCES = HeadKind("AutoModelForSequenceClassification", "ForSequenceClassification", "single_label_classification")
+TOKENS = HeadKind("AutoModelForTokenClassification", "ForTokenClassification")
+QUESTIONS = HeadKind("AutoModelForQuestionAnswering", "ForQuestionAnswering")
+
+
+def load_classifier(
     base: Base,
     labels: Sequence[str],
     seed: int,
     dtype: torch.dtype,
-    problem_type: str = "single_label_classification",
+    kind: HeadKind,
+    bias: Sequence[float] | None = None,
 ) -> Loaded:
     """A base with a linear head of one output for each of `labels`; the config carries their names, and the kind of
-    problem in transformers' words.
+    problem.
 
-    A head that the base already has for these very labels is kept; any other is drawn anew from `seed`.
+    A head that the base already has for these very labels is kept; any other is drawn anew from `seed`, and begins with
+    this bias if one is given and the head has one.
     """
     _quiet_library()
     processor = load_tokenizer(base.folder)
 
     def open_for(names: Sequence[str], keep_head: bool) -> nn.Module:
-        return _open(base, names, processor, seed, dtype, keep_head, problem_type)
+        model = _open(base, names, processor, seed, dtype, keep_head, kind)
+        if bias is not None and not keep_head:
+            _set_bias(model, bias)
+        return model
 
     def make() -> nn.Module:
-        had = _labels_of(base)
+        had = _labels_of(base, kind)
         if not base.adapters or had in ([], list(labels)):
             return _merged(open_for(labels, keep_head=had == list(labels)), base)
         # an adapter was made for a head of other labels: merge it there, then take the body alone
@@ -72,12 +93,12 @@ def load_tokenizer(folder: Path) -> Any:
     return tokenizer
 
 
-def _labels_of(base: Base) -> list[str]:
-    """The labels of the classifier that a base comes with; none if it comes without one."""
-    if base.card.get("labels"):
-        return [str(label) for label in base.card["labels"]]
+def _labels_of(base: Base, kind: HeadKind) -> list[str]:
+    """The labels of the classifier of this kind that a base comes with; none if it comes without one."""
     config = safety.read_config(base.folder)
-    is_classifier = any("ForSequenceClassification" in name for name in (config.architectures or ()))
+    is_classifier = any(kind.suffix in name for name in (config.architectures or ()))
+    if base.card.get("labels") and (is_classifier or base.adapters):
+        return [str(label) for label in base.card["labels"]]
     return [str(label) for label in (config.id2label or {}).values()] if is_classifier else []
 
 
@@ -88,19 +109,20 @@ def _open(
     seed: int,
     dtype: torch.dtype,
     keep_head: bool,
-    problem_type: str,
+    kind: HeadKind,
 ) -> nn.Module:
-    from transformers import AutoModelForSequenceClassification
+    import transformers
 
     config = safety.read_config(base.folder)
     config.id2label = dict(enumerate(labels))
     config.label2id = {label: index for index, label in enumerate(labels)}
-    config.problem_type = problem_type
+    if kind.problem_type is not None:
+        config.problem_type = kind.problem_type
     if config.pad_token_id is None:
         config.pad_token_id = processor.pad_token_id
     with torch.random.fork_rng(devices=[]), safety.opening(base.folder):
         torch.manual_seed(seed)  # whatever the weights lack (a pooler, say) is drawn from this
-        model, info = AutoModelForSequenceClassification.from_pretrained(
+        model, info = getattr(transformers, kind.auto).from_pretrained(
             base.folder,
             config=config,
             dtype=dtype,
@@ -141,6 +163,15 @@ def _draw_head(model: nn.Module, seed: int) -> None:
                     module.weight.normal_(0.0, deviation, generator=generator)
                     if module.bias is not None:
                         module.bias.zero_()
+
+
+def _set_bias(model: nn.Module, bias: Sequence[float]) -> None:
+    """Give the last layer of a new head its bias; a head without one (as decoders have) stays as it is."""
+    linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    outputs = [module for module in linear if module.out_features == len(bias)]
+    if outputs and outputs[-1].bias is not None:
+        with torch.no_grad():
+            outputs[-1].bias.copy_(torch.tensor(bias))
 
 
 def _merged(model: nn.Module, base: Base) -> nn.Module:

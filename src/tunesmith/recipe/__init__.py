@@ -12,7 +12,7 @@ from tunesmith.recipe.base import Settings
 from tunesmith.recipe.data import Data, with_paths
 from tunesmith.recipe.judge import Deploy, Judge, Machine
 from tunesmith.recipe.methods import Full, Head, LastLayers, Lora, Method
-from tunesmith.recipe.tasks import Task, TextClassification
+from tunesmith.recipe.tasks import QuestionAnswering, Task, TextClassification, TokenClassification
 from tunesmith.recipe.train import Train
 
 __all__ = [
@@ -25,10 +25,12 @@ __all__ = [
     "Lora",
     "Machine",
     "Method",
+    "QuestionAnswering",
     "Recipe",
     "Settings",
     "Task",
     "TextClassification",
+    "TokenClassification",
     "Train",
 ]
 
@@ -76,6 +78,20 @@ class Recipe(Settings):
         allowed = self.task.primaries
         if self.judge.primary not in ("auto", *allowed):
             raise ValueError(f"judge.primary: this task's metrics are {', '.join(allowed)} (or auto)")
+        return self
+
+    @model_validator(mode="after")
+    def _long_texts_fit_the_task(self) -> Self:
+        if self.train.long_text not in ("auto", *self.task.long_texts):
+            fit = " or ".join(self.task.long_texts)
+            raise ValueError(f"train.long_text: {self.train.long_text} is not for this task; write {fit} (or auto)")
+        return self
+
+    @model_validator(mode="after")
+    def _baselines_fit_the_task(self) -> Self:
+        fit, asked = self.task.baselines, self.judge.baselines
+        if isinstance(asked, list) and (other := [name for name in asked if name not in fit]):
+            raise ValueError(f"judge.baselines: {', '.join(other)} is none of this task's: {', '.join(fit)}")
         return self
 
     def with_paths(self, change: Any) -> Self:

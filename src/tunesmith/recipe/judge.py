@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
 from tunesmith.recipe.base import Auto, PositiveInt, Settings
 
-BASELINES = ("majority", "tfidf", "nearest-neighbours")
+BaselineName = Literal["majority", "tfidf", "nearest-neighbours", "lexicon", "overlap"]
+BASELINES: tuple[str, ...] = get_args(BaselineName)
 
 
 class Judge(Settings):
@@ -17,12 +18,12 @@ class Judge(Settings):
     primary: str = "auto"
     """The metric that drives early stopping, the best checkpoint and the verdict. `auto`: the task's convention
     (text-classification: accuracy, or macro_f1 if the largest class is over 5 times the smallest; micro_f1 for
-    `labels`, spearman for a `score`)."""
+    `labels`, spearman for a `score`; token-classification: entity_f1; question-answering: answer_f1)."""
 
     min_gain: Annotated[float, Field(ge=-1, le=1)] = 0.0
     """The whole 95 % interval of tuned minus best baseline must lie above this for the verdict to say ship."""
 
-    baselines: Literal["auto", "off"] | list[Literal["majority", "tfidf", "nearest-neighbours"]] = "auto"
+    baselines: Literal["auto", "off"] | list[BaselineName] = "auto"
     """What to compare with, on the same rows and metric. `auto`: all that fit the task. `off`: no verdict."""
 
     slices: list[str] = Field(default_factory=list)

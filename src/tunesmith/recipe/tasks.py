@@ -10,22 +10,29 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from tunesmith.errors import Fault
-from tunesmith.recipe.base import Auto, KindOrMapping, Settings, Share
+from tunesmith.recipe.base import Auto, KindOrMapping, PositiveInt, Settings, Share
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column that a task reads. `kind` names the check in `data.columns`: a text, one name, a list of names, or a
-    finite number. `is_input` columns make up the hash by which rows are split and duplicates are found."""
+    """A column that a task reads.
+
+    Attributes:
+        kind: names the check in `data.columns`: a text, one name, a list of names, a finite number, words, their tags,
+            spans of characters, or answers that stand in a text.
+        is_input: makes up the hash by which rows are split and duplicates are found.
+        about: the column whose words or characters an answer counts.
+    """
 
     name: str
-    kind: Literal["text", "label", "labels", "number"]
+    kind: Literal["text", "label", "labels", "number", "tokens", "tags", "spans", "answers"]
     required: bool = True
     is_input: bool = True
     aliases: tuple[str, ...] = ()
+    about: str = ""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -37,6 +44,13 @@ TEXT_PAIR = Column("text_pair", "text", required=False, aliases=("sentence2", "h
 LABEL = Column("label", "label", is_input=False, aliases=("intent", "category", "class", "target", "labels_name"))
 LABELS = Column("labels", "labels", is_input=False, aliases=("tags", "categories", "classes"))
 SCORE = Column("score", "number", is_input=False, aliases=("similarity", "similarity_score", "rating", "value"))
+
+TOKENS = Column("tokens", "tokens", aliases=("words",))
+TAGS = Column("tags", "tags", is_input=False, aliases=("ner_tags", "labels", "entities"), about="tokens")
+QUESTION = Column("question", "text", aliases=("query",))
+CONTEXT = Column("context", "text", aliases=("passage", "document", "text"))
+ANSWERS = Column("answers", "answers", is_input=False, aliases=("answer",), about="context")
+SPANS = Column("spans", "spans", is_input=False, aliases=("entities", "slots", "annotations"), about="text")
 
 Target = Literal["label", "labels", "path", "score"]
 
@@ -89,6 +103,14 @@ class TextClassification(Settings):
             return self.PRIMARIES[self.target]
         return tuple(dict.fromkeys(name for names in self.PRIMARIES.values() for name in names))
 
+    @property
+    def baselines(self) -> tuple[str, ...]:
+        return ("majority", "tfidf", "nearest-neighbours")
+
+    @property
+    def long_texts(self) -> tuple[str, ...]:
+        return ("truncate", "head_tail", "windows")
+
     def settled(self, found: Sequence[str], named: Mapping[str, str]) -> Self:
         """These settings with `target` worked out.
 
@@ -122,5 +144,100 @@ class TextClassification(Settings):
                 yield Fault(f"task.{name}", message, f"leave it out; it acts for {', '.join(targets)}")
 
 
-Task = Annotated[TextClassification, KindOrMapping]
-KINDS: dict[str, type[Settings]] = {"text-classification": TextClassification}
+class TokenClassification(Settings):
+    """Which words of a text are names of what: entities, terms, parts of speech."""
+
+    TARGETS: ClassVar[dict[str, tuple[Column, Column]]] = {"tags": (TOKENS, TAGS), "spans": (TEXT, SPANS)}
+
+    kind: Literal["token-classification"] = "token-classification"
+
+    target: Literal["tags", "spans"] | Auto = "auto"
+    """How rows say it: `tags` (a list `tokens` and one tag for each: BIO, IOB1, IOBES, BILOU or IO, which is found out)
+    or `spans` (a `text` and a list of {start, end, label}, in characters from 0, `end` exclusive). `auto`: by which of
+    these columns the training file has."""
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        return self.TARGETS["tags" if self.target == "auto" else self.target]
+
+    @property
+    def primaries(self) -> tuple[str, ...]:
+        return ("entity_f1", "entity_precision", "entity_recall", "exact_match")
+
+    @property
+    def baselines(self) -> tuple[str, ...]:
+        return ("lexicon",)
+
+    @property
+    def long_texts(self) -> tuple[str, ...]:
+        return ("windows", "truncate")
+
+    def settled(self, found: Sequence[str], named: Mapping[str, str]) -> Self:
+        """These settings with `target` worked out: `tags` where the recipe or the file has words or tags for it."""
+        if self.target != "auto":
+            return self
+        for names in (set(named), set(found)):
+            for target, (about, answer) in self.TARGETS.items():
+                if names & {about.name, answer.name} - {"text"}:
+                    return self.but(target=target)
+        return self.but(target="tags" if {*TOKENS.names, *TAGS.names} & set(found) else "spans")
+
+    def idle(self) -> Iterator[Fault]:
+        """No setting is without effect."""
+        return iter(())
+
+
+class QuestionAnswering(Settings):
+    """Where in a text the answer to a question stands, or that it is not there (SQuAD 1 and 2)."""
+
+    TARGETS: ClassVar[dict[str, tuple[Column, ...]]] = {"answers": (QUESTION, CONTEXT, ANSWERS)}
+
+    kind: Literal["question-answering"] = "question-answering"
+
+    longest_answer: PositiveInt = 30
+    """No answer has more tokens than this."""
+
+    @property
+    def target(self) -> str:
+        return "answers"
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        return self.TARGETS["answers"]
+
+    @property
+    def primaries(self) -> tuple[str, ...]:
+        return ("answer_f1", "exact_match")
+
+    @property
+    def baselines(self) -> tuple[str, ...]:
+        return ("overlap",)
+
+    @property
+    def long_texts(self) -> tuple[str, ...]:
+        return ("windows", "truncate")
+
+    def settled(self, found: Sequence[str], named: Mapping[str, str]) -> Self:
+        return self
+
+    def idle(self) -> Iterator[Fault]:
+        """No setting is without effect."""
+        return iter(())
+
+
+def _with_kind(value: object) -> object:
+    """`task: {threshold: 0.4}` speaks of the task that is meant where none is named."""
+    return {"kind": "text-classification", **value} if isinstance(value, dict) and "kind" not in value else value
+
+
+Task = Annotated[
+    TextClassification | TokenClassification | QuestionAnswering,
+    Field(discriminator="kind"),
+    BeforeValidator(_with_kind),
+    KindOrMapping,
+]
+KINDS: dict[str, type[Settings]] = {
+    "text-classification": TextClassification,
+    "token-classification": TokenClassification,
+    "question-answering": QuestionAnswering,
+}

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from tunesmith.report import wording
+from tunesmith.report.classes import is_right, members
 from tunesmith.report.drawing import FIT, HELD, QUIET, Chart, legend, new_figure, new_pair, styled, thin, to_svg
 from tunesmith.report.record import Record, Score
 from tunesmith.shares import Share, wilson
@@ -63,6 +64,8 @@ def calibration(record: Record) -> Calibration | None:
     if not len(sure):
         return None
     bins = reliability(*claims(record.predictions))
+    if not bins:
+        return None
     kept = [keep(sure, right, share) for share in KEPT_SHARES]
     return Calibration(
         sentence=_sentence(record, bins),
@@ -80,13 +83,17 @@ def certainties(predictions: Sequence[dict[str, Any]]) -> tuple[np.ndarray, np.n
     if any(row.get("score") is None or row["gold"] is None for row in predictions):
         return np.empty(0), np.empty(0)
     sure = np.array([row["score"] for row in predictions], dtype=float)
-    return sure, np.array([row["answer"] == row["gold"] for row in predictions], dtype=float)
+    return sure, np.array([is_right(row) for row in predictions], dtype=float)
 
 
 def claims(predictions: Sequence[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
-    """What is claimed with a probability, and whether it is so: each answer, or each label of each row."""
+    """What is claimed with a probability, and whether it is so: each answer, each label of each row, or each span."""
     if not predictions or not isinstance(predictions[0]["answer"], list):
         return certainties(predictions)
+    spans = [(span, row["gold"]) for row in predictions for span in row["answer"] if isinstance(span, dict)]
+    if spans:
+        right_spans = [members([span]) <= members(gold) for span, gold in spans]
+        return np.array([span["score"] for span, _ in spans], dtype=float), np.array(right_spans, dtype=float)
     sure = [share for row in predictions for share in row["probabilities"].values()]
     right = [label in row["gold"] for row in predictions for label in row["probabilities"]]
     return np.array(sure, dtype=float), np.array(right, dtype=float)
@@ -117,7 +124,7 @@ def keep(sure: np.ndarray, right: np.ndarray, share: float) -> Kept:
 
 
 def _what(record: Record) -> str:
-    return "right" if record.classifies else "right in every label"
+    return "right" if record.classifies else f"right in every {record.part}"
 
 
 def _sentence(record: Record, bins: Sequence[Bin]) -> str:
@@ -128,7 +135,8 @@ def _sentence(record: Record, bins: Sequence[Bin]) -> str:
         first = f"On average it says that it is {wording.share(said)} sure, and it is right in {wording.share(true)}"
     else:
         first = (
-            f"On average it gives a label {wording.share(said)} probability, and {wording.share(true)} of them apply"
+            f"On average it gives a {record.part} {wording.share(said)} probability, and {wording.share(true)} of them "
+            f"{'are right' if record.has_spans else 'apply'}"
         )
     gap = said - true
     judged = (
@@ -153,7 +161,7 @@ def _draw_reliability(record: Record, bins: Sequence[Bin]) -> Chart:
     sure = np.array([part.sure for part in bins])
     right = np.array([part.right.value for part in bins])
     spread = np.array([[part.right.value - part.right.low, part.right.high - part.right.value] for part in bins]).T  # type: ignore[operator]
-    thing = "answers" if record.classifies else "labels"
+    thing = "answers" if record.classifies else f"{record.part}s"
     caption = (
         "Dots on the dashed line are as sure as they are right; below it the model is too sure. The bars at a dot are "
         f"its 95 % interval, those at the bottom say how many {thing} lie there."

@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 LOADERS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet", ".arrow": "arrow"}
 """The hub names a dataset that is not on the hub by the loader that reads it."""
 
-AUTO_CLASSES = {"text-classification": "AutoModelForSequenceClassification"}
+AUTO_CLASSES = {
+    "text-classification": "AutoModelForSequenceClassification",
+    "token-classification": "AutoModelForTokenClassification",
+    "question-answering": "AutoModelForQuestionAnswering",
+}
 
 
 def make_card(record: Record) -> str:

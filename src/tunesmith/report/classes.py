@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from tunesmith.shares import Share, wilson
+from tunesmith.tasks.question_answering import exact_of
 
 
 @dataclass(frozen=True)
 class ClassScore:
-    """How one class fares. `support` is the number of rows of the class, `answered` how often it was the answer."""
+    """How one class fares. `support` is the number of rows (or spans) of the class, `answered` how often it was the
+    answer."""
 
     label: str
     support: int
@@ -33,9 +35,9 @@ def f1_share(right: int, gold: int, answered: int) -> Share:
 
 def class_scores(predictions: Sequence[dict[str, Any]]) -> list[ClassScore]:
     """One score for each class that occurs in gold or answers, worst F1 first."""
-    golds = Counter(label for row in predictions for label in _members(row["gold"]))
-    answers = Counter(label for row in predictions for label in _members(row["answer"]))
-    right = Counter(label for row in predictions for label in _members(row["gold"]) & _members(row["answer"]))
+    golds = Counter(label for row in predictions for label, *_ in members(row["gold"]))
+    answers = Counter(label for row in predictions for label, *_ in members(row["answer"]))
+    right = Counter(label for row in predictions for label, *_ in members(row["gold"]) & members(row["answer"]))
     scores = [
         ClassScore(
             label,
@@ -50,8 +52,21 @@ def class_scores(predictions: Sequence[dict[str, Any]]) -> list[ClassScore]:
     return sorted(scores, key=lambda score: (score.f1.value or 0.0, -score.support, score.label))
 
 
-def _members(value: str | list[str]) -> set[str]:
-    return {value} if isinstance(value, str) else set(value)
+def is_right(row: dict[str, Any]) -> bool:
+    """Whether a prediction is wholly right."""
+    if isinstance(row["answer"], dict):  # a piece of a text, against all that count as right
+        return exact_of(row["answer"]["text"], row["gold"]) == 1.0
+    if isinstance(row["gold"], float):
+        return bool(row["answer"] == row["gold"])
+    return members(row["answer"]) == members(row["gold"])
+
+
+def members(value: str | list[Any]) -> set[tuple[Any, ...]]:
+    """The parts of a gold or an answer that can each be right: (label,), (label, start, end) of a span."""
+    return {
+        (item["label"], item["start"], item["end"]) if isinstance(item, dict) else (item,)
+        for item in (value if isinstance(value, list) else [value])
+    }
 
 
 def confusions(predictions: Sequence[dict[str, Any]]) -> Counter[tuple[str, str]]:

@@ -25,6 +25,7 @@ BAD, WARN, INFO = "bad", "warn", "info"
 _ORDER = (BAD, WARN, INFO)
 
 TITLES = {
+    "broken-tags": "Tags that do not fit together",
     "bad-rows": "Bad rows were left out",
     "rare-class": "Some classes have very few rows",
     "unknown-label": "Labels that training never showed",
@@ -165,8 +166,8 @@ def _on_learning(record: Record) -> Iterator[Finding]:
 
 
 def _on_classes(record: Record) -> Iterator[Finding]:
-    if record.has_label_sets:
-        yield from _on_label_sets(record)
+    if record.has_label_sets or record.has_spans:
+        yield from _on_missed(record)
     if not record.classifies:
         return
     answers = {row["answer"] for row in record.predictions}
@@ -181,13 +182,14 @@ def _on_classes(record: Record) -> Iterator[Finding]:
         yield Finding(BAD, "Classes that are never found", text)
 
 
-def _on_label_sets(record: Record) -> Iterator[Finding]:
+def _on_missed(record: Record) -> Iterator[Finding]:
+    what, times = ("types", "found once") if record.has_spans else ("labels", "given in a single row that has them")
     scores = [score for score in class_scores(record.predictions) if score.support]
     lost = [score.label for score in scores if not score.recall.value]
     if lost:
         named = f"{', '.join(map(mask, lost[:5]))}{' and others' if len(lost) > 5 else ''}"
-        text = f"{len(lost)} of {len(scores)} labels were not given in a single row that has them: {named}."
-        yield Finding(BAD, "Labels that are never found", text)
+        text = f"{len(lost)} of {len(scores)} {what} were not {times}: {named}."
+        yield Finding(BAD, f"{what.capitalize()} that are never found", text)
 
 
 def _on_certainty(record: Record) -> Iterator[Finding]:

@@ -8,7 +8,8 @@ from tunesmith.report import wording
 from tunesmith.report.record import Record, Score
 
 INTERVAL = "95\N{NO-BREAK SPACE}% interval"
-PLAIN = {"label": "accuracy", "path": "accuracy", "labels": "exact_match", "score": "rmse"}
+PLAIN = {"label": "accuracy", "path": "accuracy", "labels": "exact_match", "score": "rmse",
+         "tags": "exact_match", "spans": "exact_match", "answers": "exact_match"}  # fmt: skip
 """Of each target the measure that needs no explanation."""
 
 BROKEN = "It breaks a budget that was set for its use"
@@ -126,7 +127,8 @@ def _plain(record: Record) -> str:
             f"In plain words: its answers are typically off by {wording.short(mine['value'])} ({ends}){with_it}. "
             f"The true scores run from {_ends(record)}."
         )
-    what = "get exactly the right labels" if name == "exact_match" else "are answered right"
+    exact = "spans" if record.has_spans else "answer" if record.has_answers else "labels"
+    what = f"get exactly the right {exact}" if name == "exact_match" else "are answered right"
     with_it = f"; with the simple method {wording.share(other['value'])}" if other else ""
     return f"In plain words: {_share(mine)} of the rows {what}{with_it}."
 

@@ -10,7 +10,7 @@ from typing import Any
 from tunesmith.report import wording
 from tunesmith.report.calibration import calibration
 from tunesmith.report.card import score_rows, settings
-from tunesmith.report.classes import ClassScore, class_scores, confusions, top_confusions
+from tunesmith.report.classes import ClassScore, class_scores, confusions, is_right, top_confusions
 from tunesmith.report.drawing import Chart
 from tunesmith.report.findings import SHOWN, find_all, find_overfitting, note_text
 from tunesmith.report.headline import INTERVAL, headline
@@ -69,7 +69,7 @@ def make_page(record: Record) -> str:
         pairs=top_confusions(counts, MOST_PAIRS),
         supports={score.label: score.support for score in scores},
         errors=[_error(row) for row in record.data.get("worst_errors", [])],
-        wrong=sum(row["answer"] != row["gold"] for row in record.predictions),
+        wrong=sum(not is_right(row) for row in record.predictions),
         balance=_balance(record),
         batch=[_first_row(row) for row in record.data["first_batch"]],
         cost=list(_cost(record)),

@@ -113,15 +113,32 @@ class Record:
         """Whether each answer is one class, so that it can be taken for another."""
         return all(isinstance(row[side], str) for row in self.predictions for side in ("answer", "gold"))
 
+    @property
+    def has_spans(self) -> bool:
+        """Whether an answer is any number of spans of the text."""
+        return self.recipe.task.kind == "token-classification"
+
+    @property
+    def has_answers(self) -> bool:
+        """Whether an answer is a piece of a text."""
+        return self.recipe.task.kind == "question-answering"
+
+    @property
+    def part(self) -> str:
+        """What an answer consists of where it is no single class."""
+        return "span" if self.has_spans else "label"
+
     @cached_property
     def has_label_sets(self) -> bool:
         """Whether an answer is any number of labels."""
-        return all(isinstance(row[side], list) for row in self.predictions for side in ("answer", "gold"))
+        lists = all(isinstance(row[side], list) for row in self.predictions for side in ("answer", "gold"))
+        return lists and not self.has_spans
 
     @cached_property
     def has_classes(self) -> bool:
         """Whether answers are made of classes, so that a score for each means something."""
-        return all(isinstance(row[side], str | list) for row in self.predictions for side in ("answer", "gold"))
+        lists = all(isinstance(row[side], str | list) for row in self.predictions for side in ("answer", "gold"))
+        return lists and not self.has_answers
 
 
 def read_record(folder: RunFolder) -> Record:

@@ -39,7 +39,7 @@ METRICS = {
         "matthews_correlation",
         "agreement beyond what class sizes alone would give; 0 is none, 1 is perfect",
     ),
-    "exact_match": Metric("Exact match", "exact_match", "the share of rows that get exactly the right labels"),
+    "exact_match": Metric("Exact match", "exact_match", "the share of rows whose whole answer is right"),
     "mean_average_precision": Metric(
         "Mean average precision", "average_precision", "how high right labels rank, averaged over labels"
     ),
@@ -50,6 +50,19 @@ METRICS = {
         "Calibration error",
         "ece",
         "how far the model's stated certainty is from its share of right answers (15 bins); 0 is best",
+    ),
+    "entity_f1": Metric(
+        "Entity F1", "f1", "how well spans are found; one is right if it begins, ends and is called as the gold says"
+    ),
+    "entity_precision": Metric("Entity precision", "precision", "the share of the answered spans that are right"),
+    "entity_recall": Metric("Entity recall", "recall", "the share of the true spans that are found"),
+    "answer_f1": Metric(
+        "Answer F1", "f1", "how many words the answer shares with the best of those that count as right"
+    ),
+    "has_answer_f1": Metric("Answer F1 where there is an answer", "f1", "the same, of rows that have one"),
+    "has_answer_exact": Metric("Exact match where there is an answer", "exact_match", "of rows that have one"),
+    "no_answer_accuracy": Metric(
+        "Accuracy where there is no answer", "accuracy", "the share of such rows for which none was given"
     ),
     "spearman": Metric("Spearman correlation", "spearmanr", "how well the order of the scores is met; 1 is perfect"),
     "pearson": Metric(
@@ -65,12 +78,16 @@ BASELINES = {
     "majority": "always the commonest class",
     "tfidf": "TF-IDF + logistic regression",
     "nearest-neighbours": "nearest neighbours in the frozen base",
+    "lexicon": "each word's commonest tag",
+    "overlap": "the sentence most like the question",
 }
 BASELINES_OF_NUMBERS = {"majority": "always the mean score", "tfidf": "TF-IDF + ridge regression"}
 BASELINES_IN_PLAIN = {
     "majority": "giving always the same answer",
     "tfidf": "counting words",
     "nearest-neighbours": "looking up the most similar training texts",
+    "lexicon": "looking each word up in a list",
+    "overlap": "giving the sentence that shares most words with the question",
 }
 
 METHODS = {

@@ -5,10 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from tunesmith.recipe.base import Settings
+from tunesmith.tasks.question_answering import QuestionAnswering
 from tunesmith.tasks.text_classification import TextClassification
+from tunesmith.tasks.token_classification import TokenClassification
 
 TASKS: dict[str, Any] = {
     "text-classification": TextClassification,
+    "token-classification": TokenClassification,
+    "question-answering": QuestionAnswering,
 }
 
 

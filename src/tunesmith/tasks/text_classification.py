@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 
 from tunesmith.data.rows import Row
-from tunesmith.models.heads import load_sequence_classifier
+from tunesmith.models.heads import SEQUENCES, load_classifier
 from tunesmith.models.loaded import Loaded
 from tunesmith.models.references import Base
 from tunesmith.recipe.tasks import TextClassification as Settings
@@ -43,7 +44,8 @@ class TextClassification:
         self.target.recall(learned)
 
     def load(self, base: Base, seed: int, dtype: torch.dtype) -> Loaded:
-        return load_sequence_classifier(base, self.labels, seed, dtype, self.target.problem_type)
+        kind = replace(SEQUENCES, problem_type=self.target.problem_type)
+        return load_classifier(base, self.labels, seed, dtype, kind, self.target.head_bias)
 
     def encode(self, rows: Sequence[Row], processor: Any, limit: Limit) -> list[Example]:
         """Tokens and target of each row."""
@@ -105,10 +107,10 @@ class TextClassification:
     def gold(self, row: Row) -> Value | None:
         return self.target.gold(row)
 
-    def decide(self, outputs: Sequence[np.ndarray], golds: Sequence[Value | None]) -> Decision:
-        return self.target.decide(np.stack(outputs), golds)
+    def decide(self, outputs: Sequence[np.ndarray], rows: Sequence[Row]) -> Decision:
+        return self.target.decide(np.stack(outputs), [self.gold(row) for row in rows])
 
-    def answers(self, outputs: Sequence[np.ndarray], decision: Decision) -> list[Answer]:
+    def answers(self, outputs: Sequence[np.ndarray], rows: Sequence[Row], decision: Decision) -> list[Answer]:
         return self.target.answers(np.stack(outputs), decision) if len(outputs) else []
 
     def shares(self, outputs: Sequence[np.ndarray], decision: Decision) -> np.ndarray | None:
@@ -125,9 +127,17 @@ class TextClassification:
         """How bad an answer is; 0 if it is right."""
         return self.target.severity(prediction)
 
-    def shown(self, answer: Answer) -> dict[str, Any]:
+    def shown(self, answer: Answer, row: Row) -> dict[str, Any]:
         """An answer as JSON, in the shape that the field's pipelines give."""
         return self.target.shown(answer)
+
+    def said(self, value: Value | None, row: Row) -> Any:
+        """A gold or an answer for people."""
+        return value
+
+    def classes(self, value: Value | None) -> list[str]:
+        """The classes that a gold or an answer names."""
+        return [name for name in (value if isinstance(value, list) else [value]) if isinstance(name, str)]
 
 
 def _windows_of(row: int, example: Example) -> list[tuple[int, int, int]]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,12 @@ THRESHOLDS = np.linspace(0.02, 0.98, 97)
 
 
 class ManyLabels(OneLabel):
-    """Any number of labels: a sigmoid and binary cross-entropy for each."""
+    """Any number of labels: a sigmoid and binary cross-entropy for each.
+
+    A new head begins with each label's own odds in the training rows (Lin et al. 2017, arXiv:1708.02002, section 4.1).
+    Begun with even odds, the first steps push all rows the same way, away from all labels, and a small model's body can
+    be pushed with them until it tells no row from another.
+    """
 
     column = "labels"
     problem_type = "multi_label_classification"
@@ -36,6 +42,18 @@ class ManyLabels(OneLabel):
             )
         if self.settings.class_weights == "balanced":
             self.weights = [max(1, len(rows) - counts[label]) / counts[label] for label in self.labels]
+        pulls = self.weights or [1.0] * len(self.labels)
+        self.head_bias = [
+            math.log(pull * (counts[label] + 0.5) / (len(rows) - counts[label] + 0.5))
+            for label, pull in zip(self.labels, pulls, strict=True)
+        ]
+
+    def learned(self) -> dict[str, Any]:
+        return {**super().learned(), "head_bias": self.head_bias}
+
+    def recall(self, learned: Mapping[str, Any]) -> None:
+        super().recall(learned)
+        self.head_bias = learned.get("head_bias")
 
     def numbers(self, rows: Sequence[Row]) -> list[Any]:
         """Each row's labels as their indices; labels that were not learned are left out."""

@@ -27,6 +27,7 @@ class Number:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.mean, self.deviation = 0.0, 1.0
+        self.head_bias = None  # 0 is the mean already
 
     def learn(self, rows: Sequence[Row]) -> None:
         scores = np.array([row["score"] for row in rows], dtype=float)

@@ -41,6 +41,7 @@ class OneLabel:
         self.settings = settings
         self.labels: tuple[str, ...] = ()
         self.weights: list[float] | None = None
+        self.head_bias: list[float] | None = None
 
     def learn(self, rows: Sequence[Row]) -> None:
         """Take the classes from the training rows, in the order of their names.
