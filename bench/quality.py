@@ -107,12 +107,13 @@ def judge(gate: Gate, lines: list[dict]) -> dict:
     }
 
 
-def compare(peer: list[float], ours: list[float]) -> dict:
+def compare(peer: list[float], ours: list[float], alone: float = 0.0) -> dict:
     """Compare two lists of scores, one a seed: ours must reach the peer's mean less one pooled deviation.
 
-    The pooled deviation needs two seeds; with one it counts as 0.
+    The pooled deviation needs two seeds; `alone` takes its place where there is one.
     """
-    spread = (sum(statistics.variance(s) if len(s) > 1 else 0.0 for s in (peer, ours)) / 2) ** 0.5
+    is_alone = min(len(peer), len(ours)) < 2
+    spread = alone if is_alone else (sum(statistics.variance(s) for s in (peer, ours)) / 2) ** 0.5
     floor = statistics.mean(peer) - spread
     return {
         "peer_mean": statistics.mean(peer),
