@@ -16,7 +16,7 @@ from tunesmith.devices import Devices, machine_errors_named, seed_everything
 from tunesmith.errors import NumbersError
 from tunesmith.models.layers import set_training_mode
 from tunesmith.models.loaded import Loaded
-from tunesmith.tasks.contract import Example, length_of
+from tunesmith.tasks.contract import Draw, Example, length_of
 
 
 @dataclass(frozen=True)
@@ -100,12 +100,13 @@ def train(
         began = time.perf_counter()
         seed_everything(course.seed, number, devices.rank)
         method.on_step(loaded, number)
-        rows = order.rows_of(number)
+        rows, epoch = order.rows_of(number), (number - 1) // order.steps_per_epoch
         factor = course.rate(number)
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * factor
         with machine_errors_named():
-            loss, count, metrics = _backward(loaded, task, [examples[row] for row in rows], devices)
+            batch = [task.drawn(examples[row], Draw(course.seed, epoch, row)) for row in rows]
+            loss, count, metrics = _backward(loaded, task, batch, devices)
             norm = _finish_gradients(parameters, devices.world_size / count, course.max_grad_norm)
             if not (math.isfinite(loss) and math.isfinite(norm)):
                 raise _not_finite(loss, norm, number, rows)

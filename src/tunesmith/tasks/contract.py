@@ -82,13 +82,24 @@ class Prediction:
         return cls(row, gold, answer.value, answer.score, answer.probabilities)
 
 
+@dataclass(frozen=True)
+class Draw:
+    """Which look at a row this is. Masks and augmentation are a pure function of it, so that a resumed run, and any
+    number of processes, sees the same ones."""
+
+    seed: int
+    epoch: int
+    row: int
+
+
 class Task(Protocol):
     """The contract.
 
     `labels` names the outputs; `learn` sets it from the training rows, before `load`. `units` numbers what a cut of a
     batch must not split (pairs, groups); None where each row stands alone. An output is whatever `predict` gives for a
     row, before any decision; for a classifier its raw logits. `shares` are the probabilities of all `labels`, a row of
-    numbers for each row; None where answers are no labels.
+    numbers for each row; None where answers are no labels. `drawn` makes the example that this look at a row trains on;
+    examples that come to `collate` without it are answered or scored.
     """
 
     labels: tuple[str, ...]
@@ -108,6 +119,8 @@ class Task(Protocol):
     def collate(self, examples: Sequence[Example], processor: Any) -> Batch: ...
 
     def units(self, examples: Sequence[Example]) -> Sequence[int] | None: ...
+
+    def drawn(self, example: Example, draw: Draw) -> Example: ...
 
     def prepare(self, loaded: Loaded, batch: Batch) -> Batch: ...
 
@@ -136,3 +149,22 @@ class Task(Protocol):
     def said(self, value: Value | None, row: Row) -> Any: ...
 
     def classes(self, value: Value | None) -> list[str]: ...
+
+
+class UsualTask:
+    """What most tasks do alike: rows stand alone, are the same at every look and answered without labels."""
+
+    def units(self, examples: Sequence[Example]) -> Sequence[int] | None:
+        return None
+
+    def drawn(self, example: Example, draw: Draw) -> Example:
+        return example
+
+    def prepare(self, loaded: Loaded, batch: Batch) -> Batch:
+        return batch
+
+    def shares(self, outputs: Sequence[Any], decision: Decision) -> np.ndarray | None:
+        return None
+
+    def classes(self, value: Any) -> list[str]:
+        return []

@@ -26,7 +26,17 @@ from tunesmith.models.loaded import Loaded
 from tunesmith.models.references import Base
 from tunesmith.recipe.tasks import QuestionAnswering as Settings
 from tunesmith.tasks import metrics
-from tunesmith.tasks.contract import Answer, Batch, Decision, Example, Limit, Loss, Prediction, Value
+from tunesmith.tasks.contract import (
+    Answer,
+    Batch,
+    Decision,
+    Example,
+    Limit,
+    Loss,
+    Prediction,
+    UsualTask,
+    Value,
+)
 from tunesmith.tasks.long_texts import MOST_WINDOWS, OVERLAP
 from tunesmith.tasks.metrics import Measure
 from tunesmith.tasks.targets.calibration import softmax
@@ -56,7 +66,7 @@ class Found:
     windows: int = 0
 
 
-class QuestionAnswering:
+class QuestionAnswering(UsualTask):
     """A beginning and an end for each question."""
 
     labels = ("start", "end")
@@ -131,12 +141,6 @@ class QuestionAnswering:
         batch["target"] = torch.from_numpy(target).view(-1, 2)
         many = [len(example["windows"]) for example in examples]  # type: ignore[arg-type]
         batch["owner"] = torch.repeat_interleave(torch.arange(len(examples)), torch.tensor(many))
-        return batch
-
-    def units(self, examples: Sequence[Example]) -> None:
-        return None
-
-    def prepare(self, loaded: Loaded, batch: Batch) -> Batch:
         return batch
 
     def loss(self, loaded: Loaded, batch: Batch) -> Loss:
@@ -235,9 +239,6 @@ class QuestionAnswering:
         start, end = (int(place) for place in found.candidates[0, :2])
         return Answer({"text": texts[0], "start": start, "end": end}, likely[texts[0]], ranked)
 
-    def shares(self, outputs: Sequence[Found], decision: Decision) -> None:
-        return None
-
     def measures(self, predictions: Sequence[Prediction]) -> dict[str, Measure]:
         """Exact match and F1 by SQuAD's own normalisation, of all rows and of those with and without an answer."""
         if not predictions:
@@ -275,9 +276,6 @@ class QuestionAnswering:
         """A gold or an answer for people."""
         texts = [value["text"]] if isinstance(value, dict) else value or []
         return " | ".join(dict.fromkeys(text for text in texts if text)) or "(no answer)"
-
-    def classes(self, value: Value | None) -> list[str]:
-        return []
 
 
 def _short_questions(rows: Sequence[Row], processor: Any, limit: Limit) -> list[str]:

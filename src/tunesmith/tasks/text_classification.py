@@ -15,14 +15,24 @@ from tunesmith.models.loaded import Loaded
 from tunesmith.models.references import Base
 from tunesmith.recipe.tasks import TextClassification as Settings
 from tunesmith.tasks import long_texts
-from tunesmith.tasks.contract import Answer, Batch, Decision, Example, Limit, Loss, Prediction, Value
+from tunesmith.tasks.contract import (
+    Answer,
+    Batch,
+    Decision,
+    Example,
+    Limit,
+    Loss,
+    Prediction,
+    UsualTask,
+    Value,
+)
 from tunesmith.tasks.metrics import Measure
 from tunesmith.tasks.targets import TARGETS
 
 NOT_FOR_THE_MODEL = ("target", "owner")
 
 
-class TextClassification:
+class TextClassification(UsualTask):
     """A head on the model's sentence vector. The answer for a row of several windows is the mean of their logits."""
 
     def __init__(self, settings: Settings) -> None:
@@ -74,12 +84,6 @@ class TextClassification:
         batch["target"] = self.target.tensor([example["target"] for example in examples])
         if len(windows) > len(examples):
             batch["owner"] = torch.tensor([row for row, _, _ in windows])
-        return batch
-
-    def units(self, examples: Sequence[Example]) -> None:
-        return None
-
-    def prepare(self, loaded: Loaded, batch: Batch) -> Batch:
         return batch
 
     def loss(self, loaded: Loaded, batch: Batch) -> Loss:

@@ -22,7 +22,17 @@ from tunesmith.models.loaded import Loaded
 from tunesmith.models.references import Base
 from tunesmith.recipe.tasks import TokenClassification as Settings
 from tunesmith.tasks import metrics
-from tunesmith.tasks.contract import Answer, Batch, Decision, Example, Limit, Loss, Prediction, Value
+from tunesmith.tasks.contract import (
+    Answer,
+    Batch,
+    Decision,
+    Example,
+    Limit,
+    Loss,
+    Prediction,
+    UsualTask,
+    Value,
+)
 from tunesmith.tasks.long_texts import MOST_WINDOWS, OVERLAP
 from tunesmith.tasks.metrics import Measure
 from tunesmith.tasks.targets.calibration import softmax
@@ -35,7 +45,7 @@ SURELY_OUTSIDE = 20.0
 FOR_THE_MODEL = ("input_ids", "token_type_ids", "attention_mask")
 
 
-class TokenClassification:
+class TokenClassification(UsualTask):
     """A head on every token. Answers are spans of characters."""
 
     def __init__(self, settings: Settings) -> None:
@@ -129,12 +139,6 @@ class TokenClassification:
         batch["rows"] = torch.tensor(len(examples))
         return batch
 
-    def units(self, examples: Sequence[Example]) -> None:
-        return None
-
-    def prepare(self, loaded: Loaded, batch: Batch) -> Batch:
-        return batch
-
     def loss(self, loaded: Loaded, batch: Batch) -> Loss:
         """Cross-entropy, each word counting once."""
         logits_NC = self._logits(loaded, batch)
@@ -206,9 +210,6 @@ class TokenClassification:
             for span in schemes.spans_of([self.labels[c] for c in best_W], self.scheme)
         ]
         return Answer(spans, float(sure_W.min()))
-
-    def shares(self, outputs: Sequence[np.ndarray], decision: Decision) -> None:
-        return None
 
     def measures(self, predictions: Sequence[Prediction]) -> dict[str, Measure]:
         """Strict scores of spans: right is what begins, ends and is called as the gold says (CoNLL's evaluation)."""
