@@ -135,6 +135,27 @@ def make_questions(number: int, seed: int = 0) -> list[dict[str, Any]]:
     return rows
 
 
+def make_triplets(number: int, seed: int = 0) -> list[dict[str, Any]]:
+    """Anchors, texts with the same two words among noise, and texts with other words; `score` says how alike
+    `sentence1` and `sentence2` are: the first two of a row, or the outer two."""
+    import random
+
+    source, rows = random.Random(seed), []
+    for index in range(number):
+        mine = [WORDS[index % len(WORDS)], WORDS[(index + 7 * (index // len(WORDS) + 1)) % len(WORDS)]]
+        anchor, positive, negative = (
+            [*source.choices(("new", "old", "my", "the"), k=source.choice((1, 2, 9))), *words]
+            for words in (mine, mine, source.sample([word for word in WORDS if word not in mine], 2))
+        )
+        for words in (anchor, positive, negative):
+            source.shuffle(words)
+        row = {name: " ".join(words) for name, words in
+               zip(("anchor", "positive", "negative"), (anchor, positive, negative), strict=True)}  # fmt: skip
+        other = row["negative" if index % 2 else "positive"]
+        rows.append({**row, "sentence1": row["anchor"], "sentence2": other, "score": 5.0 * (1 - index % 2)})
+    return rows
+
+
 def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -13,7 +13,7 @@ import torch
 from tunesmith.data.batches import length_sorted
 from tunesmith.data.rows import Row
 from tunesmith.devices import Devices, machine_errors_named
-from tunesmith.evaluation import as_predictions
+from tunesmith.evaluation import as_predictions, predict
 from tunesmith.models import layers
 from tunesmith.models.loaded import Loaded, as_base
 from tunesmith.tasks.contract import Example, length_of
@@ -22,6 +22,7 @@ BODY_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 ANY_TOKEN = r"(?u)\w+|[^\w\s]"
 """A word or a sign: scikit-learn's own pattern leaves out words of one letter, and some texts have no others."""
 
+HASHED_WORDS = 4096
 NEIGHBOURS = (1, 3, 5, 10, 20)
 
 
@@ -136,6 +137,45 @@ class NearestNeighbours:
             weights /= weights.sum(axis=1, keepdims=True)
             means.append(np.einsum("rk,rkc->rc", weights, self.matrix_RC[near]))
         return self.task.target.logits(np.concatenate(means).astype(float))
+
+
+@dataclass
+class WordOverlap:
+    """Vectors of the words in each text, rare ones weighing more (TF-IDF), hashed into HASHED_WORDS places, so that
+    they are as long for every vocabulary; two texts are alike as far as they share words."""
+
+    pipeline: Any
+    columns: Sequence[str]
+
+    @classmethod
+    def fit(cls, task: Any, rows: Sequence[Row]) -> WordOverlap:
+        from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer
+        from sklearn.pipeline import make_pipeline
+
+        words = HashingVectorizer(token_pattern=ANY_TOKEN, n_features=HASHED_WORDS, norm=None)
+        pipeline = make_pipeline(words, TfidfTransformer(sublinear_tf=False))
+        pipeline.fit([row[name] for name in task.texts for row in rows])
+        return cls(pipeline, task.texts)
+
+    def predict(self, rows: Sequence[Row], examples: Sequence[Example]) -> list[np.ndarray]:
+        """(K, HASHED_WORDS) unit vectors of each row's texts."""
+        if not rows:
+            return []
+        parts = [self.pipeline.transform([row[name] for row in rows]).astype(np.float32) for name in self.columns]
+        return list(np.stack([part.toarray() for part in parts], axis=1))
+
+
+@dataclass
+class Untuned:
+    """The base as it is, asked in the same way as the tuned model."""
+
+    task: Any
+    loaded: Loaded
+    devices: Devices
+
+    def predict(self, rows: Sequence[Row], examples: Sequence[Example]) -> list[Any]:
+        with as_base(self.loaded):
+            return predict(self.loaded, self.task, examples, self.devices)
 
 
 def embed(task: Any, loaded: Loaded, examples: Sequence[Example], devices: Devices) -> np.ndarray:

@@ -13,7 +13,7 @@ from tunesmith.audits import cost, slices
 from tunesmith.audits.budgets import find_budgets, with_budgets
 from tunesmith.audits.suspects import find_suspects
 from tunesmith.audits.verdict import NOT_JUDGED, judge
-from tunesmith.baselines import Baseline, Majority, NearestNeighbours, Tfidf, embed
+from tunesmith.baselines import Baseline, Majority, NearestNeighbours, Tfidf, Untuned, WordOverlap, embed
 from tunesmith.data.rows import Row, as_text
 from tunesmith.data.sensitive import mask, mask_all
 from tunesmith.evaluation import RESAMPLES, as_predictions, predict, score
@@ -72,6 +72,8 @@ _FITS: dict[str, Callable[[Work], Baseline]] = {
     "nearest-neighbours": _fit_nearest,
     "lexicon": lambda work: Lexicon.fit(work.task, work.splits.train),
     "overlap": lambda work: Overlap.fit(work.splits.train),
+    "untuned": lambda work: Untuned(work.task, work.loaded, work.devices),
+    "word-overlap": lambda work: WordOverlap.fit(work.task, work.splits.train),
 }
 
 
@@ -145,7 +147,7 @@ def judge_run(work: Work, folder: RunFolder, baselines: Mapping[str, Fitted], de
     folders.write_json(folder.verdict, with_budgets(verdict, find_budgets(work.recipe.deploy, spent)))
     folders.write_json(folder.audits, {"cost": spent, "not_judged": list(NOT_JUDGED)})
     shown = folders.read_json(folder.data)
-    shown["worst_errors"] = _worst(work, kept[split], getattr(work.splits, split))
+    shown["wrong"], shown["worst_errors"] = _worst(work, kept[split], getattr(work.splits, split))
     if work.recipe.task.target in ("label", "path"):
         shown["suspects"] = _suspects(work, kept)
     folders.write_json(folder.data, shown)
@@ -191,11 +193,11 @@ def _without(predictions: Sequence[Prediction], leaked: Sequence[int]) -> list[P
     return [prediction for prediction in predictions if prediction.row not in out]
 
 
-def _worst(work: Work, predictions: Sequence[Prediction], rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """The wrong answers that are worst (of which the model was surest, or furthest off), with their texts."""
+def _worst(work: Work, predictions: Sequence[Prediction], rows: Sequence[Row]) -> tuple[int, list[dict[str, Any]]]:
+    """How many answers are wrong; the worst of them (of which the model was surest, or furthest off), with texts."""
     severity = {p.row: work.task.severity(p) for p in predictions}
     wrong = sorted((p for p in predictions if severity[p.row] > 0), key=lambda p: (-severity[p.row], p.row))
-    return [_shown_row(work, rows[p.row], p) for p in wrong[:WORST_ERRORS]]
+    return len(wrong), [_shown_row(work, rows[p.row], p) for p in wrong[:WORST_ERRORS]]
 
 
 def _shown_row(work: Work, row: Row, prediction: Prediction) -> dict[str, Any]:

@@ -104,6 +104,7 @@ def apply_method(method: Any, loaded: Loaded, seed: int, devices: Devices) -> No
     seed_everything(seed, step=0, rank=0)
     method.apply(loaded)
     loaded.model.to(devices.device)
+    loaded.piece_tokens = devices.micro_batch_tokens
 
 
 def longest_input(loaded: Loaded) -> int:

@@ -274,18 +274,19 @@ def _save_model(work: Work, folder: RunFolder, decision: dict[str, Any]) -> None
             "columns": work.recipe.data.columns,
         }
         (staged / CARD).write_bytes(folders.to_json(card))
-        for file in staged.iterdir():
-            folders.flush_file(file)
+        for file in staged.rglob("*"):
+            if file.is_file():
+                folders.flush_file(file)
         folders.put_in_place(staged, folder.model)
 
 
 def _closing_record(work: Work, folder: RunFolder, fit: Fit, progress: Progress) -> dict[str, Any]:
-    files = sorted(folder.model.glob("*.safetensors"))
+    files = sorted(folder.model.rglob("*.safetensors"))
     return {
         "resumed_from": fit.resumed_from,
         "warnings": fit.warnings,
         "ended": progress.ended,
         "best_step": progress.best_step,
-        "model_sha256": {file.name: folders.sha256(file) for file in files},
+        "model_sha256": {os.path.relpath(file, folder.model): folders.sha256(file) for file in files},
         "cost": folders.read_json(folder.audits)["cost"],
     }

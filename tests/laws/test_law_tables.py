@@ -43,6 +43,7 @@ def test_every_baseline_can_be_fitted() -> None:
 
 VALUES: dict[str, Any] = {"labels": ["a"], "score": 1.0, "tags": [{"start": 0, "end": 1, "label": "a", "score": 1.0}]}
 VALUES["spans"] = VALUES["tags"]
+VALUES["positive"] = VALUES["triplet"] = {"rank": 1.0, "similarity": 1.0}
 GOLDS = {"answers": ["a"]}
 VALUES["answers"] = {"text": "a", "start": 0, "end": 1}
 

@@ -27,6 +27,7 @@ from tunesmith.recipe import (
     Machine,
     QuestionAnswering,
     Recipe,
+    SentenceSimilarity,
     Settings,
     TextClassification,
     TokenClassification,
@@ -44,6 +45,7 @@ TASKS: dict[str, tuple[Settings, Callable[[int], list[dict[str, Any]]]]] = {
     "text-classification": (TextClassification(), tiny.make_rows),
     "token-classification": (TokenClassification(target="tags"), tiny.make_entity_rows),
     "question-answering": (QuestionAnswering(), tiny.make_questions),
+    "sentence-similarity": (SentenceSimilarity(target="triplet"), tiny.make_triplets),
 }
 """Every task with its tiny rows."""
 

@@ -48,7 +48,7 @@ def load_classifier(
     A head that the base already has for these very labels is kept; any other is drawn anew from `seed`, and begins with
     this bias if one is given and the head has one.
     """
-    _quiet_library()
+    quiet_library()
     processor = load_tokenizer(base.folder)
 
     def open_for(names: Sequence[str], keep_head: bool) -> nn.Module:
@@ -72,7 +72,7 @@ def load_classifier(
     return Loaded(model, processor, layers.head_names(model), tuple(labels), base, reload=make)
 
 
-def _quiet_library() -> None:
+def quiet_library() -> None:
     """Keep transformers' bars and load reports out of our output: what is new in a model is said by ourselves."""
     from transformers.utils import logging
 
@@ -130,16 +130,17 @@ def _open(
             ignore_mismatched_sizes=True,
             output_loading_info=True,
         )
-    _require_body(model, info, base.folder)
+    require_body(model, info, base.folder)
     if not keep_head:
         _draw_head(model, seed)
     return model
 
 
-def _require_body(model: nn.Module, info: Mapping[str, Any], folder: Path) -> None:
-    """Only a head may be new: a body that the weights do not fill would train from noise without a word."""
+def require_body(model: nn.Module, info: Mapping[str, Any], folder: Path, but: tuple[str, ...] = ()) -> None:
+    """Only a head (or the parts named by `but`) may be new: a body that the weights do not fill would train from noise
+    without a word."""
     unfilled = [*info["missing_keys"], *(item[0] for item in info["mismatched_keys"])]
-    lost = sorted(name for name in unfilled if not layers.under(name, layers.head_names(model)))
+    lost = sorted(name for name in unfilled if not layers.under(name, (*layers.head_names(model), *but)))
     if lost:
         raise ModelError(
             f"the weights do not fit the config: {len(lost)} tensors of the body are missing or of another shape "

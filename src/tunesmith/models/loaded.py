@@ -26,6 +26,8 @@ class Loaded:
         reload: makes the untouched base model (head included) once more, equal to the bit.
         entry: what a forward pass goes through; a wrapper for several processes sets it, else it is `model`.
         pads: whether padding costs time in a forward pass; a rewrite may take it out.
+        piece_tokens: the most padded tokens of one forward pass, for losses that need a whole batch at once; None: no
+            limit.
     """
 
     model: nn.Module
@@ -36,6 +38,7 @@ class Loaded:
     reload: Callable[[], nn.Module]
     entry: nn.Module | None = None
     pads: bool = True
+    piece_tokens: int | None = None
 
     def __call__(self, **inputs: torch.Tensor) -> Any:
         return (self.entry or self.model)(**inputs)

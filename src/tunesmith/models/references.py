@@ -26,7 +26,7 @@ SNAPSHOT_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "REA
 
 IDENTITY_FILES = (
     "*.safetensors", "config.json", "tokenizer*.json", "tokenizer.model", "*.spm", "vocab.*", "merges.txt",
-    "special_tokens_map.json", "added_tokens.json",
+    "special_tokens_map.json", "added_tokens.json", "modules.json", "1_Pooling/config.json", "2_Dense/*",
 )  # fmt: skip
 """What a base is, for a run that goes on with it."""
 

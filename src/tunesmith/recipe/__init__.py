@@ -12,7 +12,13 @@ from tunesmith.recipe.base import Settings
 from tunesmith.recipe.data import Data, with_paths
 from tunesmith.recipe.judge import Deploy, Judge, Machine
 from tunesmith.recipe.methods import Full, Head, LastLayers, Lora, Method
-from tunesmith.recipe.tasks import QuestionAnswering, Task, TextClassification, TokenClassification
+from tunesmith.recipe.tasks import (
+    QuestionAnswering,
+    SentenceSimilarity,
+    Task,
+    TextClassification,
+    TokenClassification,
+)
 from tunesmith.recipe.train import Train
 
 __all__ = [
@@ -27,6 +33,7 @@ __all__ = [
     "Method",
     "QuestionAnswering",
     "Recipe",
+    "SentenceSimilarity",
     "Settings",
     "Task",
     "TextClassification",

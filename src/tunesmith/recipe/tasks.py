@@ -52,6 +52,12 @@ CONTEXT = Column("context", "text", aliases=("passage", "document", "text"))
 ANSWERS = Column("answers", "answers", is_input=False, aliases=("answer",), about="context")
 SPANS = Column("spans", "spans", is_input=False, aliases=("entities", "slots", "annotations"), about="text")
 
+SENTENCE1 = Column("sentence1", "text", aliases=("text", "premise", "text1", "question1"))
+SENTENCE2 = Column("sentence2", "text", aliases=("text_pair", "hypothesis", "text2", "question2"))
+ANCHOR = Column("anchor", "text", aliases=("query", "question"))
+POSITIVE = Column("positive", "text", aliases=("passage", "answer", "pos"))
+NEGATIVE = Column("negative", "text", aliases=("neg", "hard_negative"))
+
 Target = Literal["label", "labels", "path", "score"]
 
 
@@ -225,13 +231,84 @@ class QuestionAnswering(Settings):
         return iter(())
 
 
+class SentenceSimilarity(Settings):
+    """How alike two texts are: vectors whose cosine says it, for search, clustering and pairs."""
+
+    TARGETS: ClassVar[dict[str, tuple[Column, ...]]] = {
+        "score": (SENTENCE1, SENTENCE2, SCORE),
+        "positive": (ANCHOR, POSITIVE),
+        "triplet": (ANCHOR, POSITIVE, NEGATIVE),
+    }
+    SEARCH: ClassVar[tuple[str, ...]] = ("recall_at_1", "recall_at_5", "recall_at_10", "mrr_at_10", "ndcg_at_10")
+
+    kind: Literal["sentence-similarity"] = "sentence-similarity"
+
+    target: Literal["score", "positive", "triplet"] | Auto = "auto"
+    """How rows say it: `score` (`sentence1`, `sentence2` and a number), `positive` (an `anchor` and a text that belongs
+    to it; the other texts of the batch do not) or `triplet` (with a `negative` besides). `auto`: by which of these
+    columns the training file has."""
+
+    pooling: Literal["mean", "cls", "max", "last"] | Auto = "auto"
+    """How tokens become one vector: their mean, the first, the largest number in each place, the last. `auto`: as the
+    base says itself (`1_Pooling`), else the mean."""
+
+    loss: Literal["contrastive", "triplet"] = "contrastive"
+    """For triplets: `contrastive` takes all other texts of the batch as negatives besides; `triplet` compares with the
+    row's own alone (Schroff et al. 2015, arXiv:1503.03832)."""
+
+    temperature: Annotated[float, Field(gt=0, le=1)] = 0.05
+    """For contrastive losses: cosines are divided by this. Smaller looks harder at the nearest negatives."""
+
+    margin: Annotated[float, Field(gt=0, le=2)] = 0.3
+    """For the loss `triplet`: by so much the positive's cosine is to be larger than the negative's."""
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        return self.TARGETS["score" if self.target == "auto" else self.target]
+
+    @property
+    def primaries(self) -> tuple[str, ...]:
+        score = ("spearman", "pearson")
+        return (*score, *self.SEARCH) if self.target == "auto" else score if self.target == "score" else self.SEARCH
+
+    @property
+    def baselines(self) -> tuple[str, ...]:
+        return ("untuned", "word-overlap")
+
+    @property
+    def long_texts(self) -> tuple[str, ...]:
+        return ("truncate",)
+
+    def settled(self, found: Sequence[str], named: Mapping[str, str]) -> Self:
+        """These settings with `target` worked out: by what the recipe names, or else by what the file has."""
+        if self.target != "auto":
+            return self
+        has = {column.name for column in (NEGATIVE, POSITIVE, SCORE) if {column.name} & set(named)}
+        has = has or {column.name for column in (NEGATIVE, POSITIVE, SCORE) if set(column.names) & set(found)}
+        if "score" in has and not {"anchor", *ANCHOR.names} & {*named, *found}:
+            return self.but(target="score")
+        return self.but(target="triplet" if "negative" in has else "positive" if "positive" in has else "score")
+
+    def idle(self) -> Iterator[Fault]:
+        """A fault for each setting that was changed and does nothing for the target, once that is settled."""
+        in_batch = self.target == "positive" or (self.target == "triplet" and self.loss == "contrastive")
+        acts = {
+            "loss": (self.target == "triplet", "acts where rows have negatives"),
+            "temperature": (in_batch, "acts in contrastive losses"),
+            "margin": (self.target == "triplet" and self.loss == "triplet", "acts in the loss `triplet`"),
+        }
+        for name, (does, where) in acts.items():
+            if not does and getattr(self, name) != type(self).model_fields[name].default:
+                yield Fault(f"task.{name}", "does nothing here", f"leave it out; it {where}")
+
+
 def _with_kind(value: object) -> object:
     """`task: {threshold: 0.4}` speaks of the task that is meant where none is named."""
     return {"kind": "text-classification", **value} if isinstance(value, dict) and "kind" not in value else value
 
 
 Task = Annotated[
-    TextClassification | TokenClassification | QuestionAnswering,
+    TextClassification | TokenClassification | QuestionAnswering | SentenceSimilarity,
     Field(discriminator="kind"),
     BeforeValidator(_with_kind),
     KindOrMapping,
@@ -240,4 +317,5 @@ KINDS: dict[str, type[Settings]] = {
     "text-classification": TextClassification,
     "token-classification": TokenClassification,
     "question-answering": QuestionAnswering,
+    "sentence-similarity": SentenceSimilarity,
 }

@@ -68,6 +68,18 @@ METRICS = {
     "pearson": Metric(
         "Pearson correlation", "pearsonr", "how well the scores are met up to a straight line; 1 is perfect"
     ),
+    **{
+        f"recall_at_{k}": Metric(
+            f"Recall at {k}",
+            "recall",
+            f"the share of texts whose partner is {'first' if k == 1 else f'among the first {k}'}",
+        )
+        for k in (1, 5, 10)
+    },
+    "mrr_at_10": Metric(
+        "Mean reciprocal rank at 10", "mrr", "1 / the place at which the partner is found; 0 beyond 10"
+    ),
+    "ndcg_at_10": Metric("nDCG at 10", "ndcg", "as that, but falling more slowly with the place"),
     "rmse": Metric("Root mean squared error", "mse", "the typical error, in the unit of the scores; 0 is best"),
 }
 
@@ -80,6 +92,8 @@ BASELINES = {
     "nearest-neighbours": "nearest neighbours in the frozen base",
     "lexicon": "each word's commonest tag",
     "overlap": "the sentence most like the question",
+    "untuned": "the base as it is",
+    "word-overlap": "shared words (TF-IDF)",
 }
 BASELINES_OF_NUMBERS = {"majority": "always the mean score", "tfidf": "TF-IDF + ridge regression"}
 BASELINES_IN_PLAIN = {
@@ -88,6 +102,8 @@ BASELINES_IN_PLAIN = {
     "nearest-neighbours": "looking up the most similar training texts",
     "lexicon": "looking each word up in a list",
     "overlap": "giving the sentence that shares most words with the question",
+    "untuned": "the model before fine-tuning",
+    "word-overlap": "counting shared words",
 }
 
 METHODS = {
