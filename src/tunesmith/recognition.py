@@ -5,16 +5,19 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from tunesmith.data.columns import listing, short
 from tunesmith.data.tags import kind_of_tag
 from tunesmith.errors import DataError
 from tunesmith.recipe.tasks import (
+    ANCHOR,
+    NEGATIVE,
     SPANS,
     TAGS,
     TOKENS,
     QuestionAnswering,
+    SentenceSimilarity,
     Task,
     TextClassification,
     TokenClassification,
@@ -23,6 +26,9 @@ from tunesmith.recipe.tasks import (
 PAIRS = (("sentence1", "sentence2"), ("premise", "hypothesis"), ("text", "text_pair"), ("question", "context"),
          ("question1", "question2"), ("query", "passage"))  # fmt: skip
 MOST_CLASSES_SHARE = 0.5
+POSITIVE_NAMES = ("positive", "pos")
+"""Other names of a partner (passage, answer) stand in files of other tasks, too."""
+
 LOOKED_AT_LISTS = 1000
 
 
@@ -70,7 +76,7 @@ def recognise(table: Table, where: str) -> Found:
     Raises:
         DataError: no column that could be an input or be learned.
     """
-    for look in (_words_with_tags, _questions, _texts_with_spans):
+    for look in (_words_with_tags, _questions, _texts_with_spans, _texts_with_partners):
         if found := look(table):
             return found
     return _texts_with_target(table, where)
@@ -125,6 +131,29 @@ def _texts_with_spans(table: Table) -> Found | None:
             columns = [Line("text", text, "the column of texts"), Line("spans", name, "the spans of each text")]
             return Found(TokenClassification(target="spans"), columns, why)
     return None
+
+
+def _texts_with_partners(table: Table) -> Found | None:
+    """Texts beside texts that belong to them, by the names that the field gives these columns."""
+    texts = [name for name in table.columns if is_text(table.values(name))]
+    names = [
+        next((name for name in own if name in texts), None) for own in (ANCHOR.names, POSITIVE_NAMES, NEGATIVE.names)
+    ]
+    if names[0] is None or names[1] is None:
+        return None
+    target: Literal["positive", "triplet"] = "positive" if names[2] is None else "triplet"
+    columns = [
+        Line(column, name, what)
+        for column, name, what in zip(
+            ("anchor", "positive", "negative"),
+            names,
+            ("the texts to search by", "the text that belongs to each", "one that does not"),
+            strict=True,
+        )
+        if name is not None
+    ]
+    why = f"each text has a partner to be found ({short(names[1])})"
+    return Found(SentenceSimilarity(target=target), columns, why)
 
 
 def _are_lists_of_names(values: Sequence[Any]) -> bool:

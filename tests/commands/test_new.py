@@ -37,6 +37,14 @@ SEEN: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
         [{"text": row["text"], "label": "ab"[i % 2], "fine": "abcd"[i % 2] + str(i % 4)} for i, row in enumerate(ROWS)],
         {"target": "path", "columns": {"label": "label/fine"}},
     ),
+    "texts and their partners": (
+        [{"query": f"{i} {row['text']}", "positive": f"my {row['text']}"} for i, row in enumerate(ROWS)],
+        {"kind": "sentence-similarity", "target": "positive", "columns": {"anchor": "query"}},
+    ),
+    "triplets": (
+        [{"anchor": f"{i} {row['text']}", "pos": f"my {row['text']}", "neg": f"no {i}"} for i, row in enumerate(ROWS)],
+        {"kind": "sentence-similarity", "target": "triplet", "columns": {"positive": "pos", "negative": "neg"}},
+    ),
     "whole numbers as classes": (
         [{"text": row["text"], "label": i % 2} for i, row in enumerate(ROWS)],
         {"target": "label", "columns": {}},
@@ -53,6 +61,7 @@ def test_task_and_columns_are_recognised(tunesmith: Command, tmp_path: Path, nam
     assert done.code == 0, done.err
     recipe = read_recipe(tmp_path / "recipe.yaml")
     assert recipe.data.columns == wanted["columns"]
+    assert recipe.task.kind == wanted.get("kind", "text-classification")
     assert recipe.task.settled(list(rows[0]), recipe.data.columns).target == wanted["target"]
     assert Path(str(recipe.data.test)).resolve() == tmp_path / "data" / "test.jsonl"
     assert recipe.output.endswith("runs/data")

@@ -130,6 +130,13 @@ ABSENT = next(name for name, here in (("cuda", torch.cuda.is_available()), ("mps
 
 TEXTS = {"kind": "text-classification"}
 
+TRIPLETS = {"kind": "sentence-similarity", "target": "triplet"}
+
+
+def compared(task: dict[str, Any]) -> Callable[[Place], dict[str, Any]]:
+    return lambda place: {"data": {"train": str(place.folder / "pairs.jsonl")}, "task": task}
+
+
 TABLE: dict[str, Row] = {
     "model": Row(lambda place: {"model": str(place.other_base)}, weights),
     "task.text-classification.kind": Row({"task": "no-such-task"}, refuses(RecipeError)),
@@ -181,6 +188,30 @@ TABLE: dict[str, Row] = {
             "task": {"kind": "question-answering"},
             "train": {"steps": 1, "learning_rate": 1e-6},
         },
+    ),
+    "task.sentence-similarity.kind": Row(
+        {"task": "sentence-similarity"},
+        lambda plain, changed: (
+            "recall_at_1" in changed.scores["validation"] and "accuracy" in plain.scores["validation"]
+        ),
+        common=lambda place: {"data": {"train": str(place.folder / "pairs.jsonl")}},
+    ),
+    "task.sentence-similarity.target": Row(
+        {"task": {**TRIPLETS, "target": "positive"}},
+        weights,
+        common=compared(TRIPLETS),
+    ),
+    "task.sentence-similarity.pooling": Row(
+        {"task": {**TRIPLETS, "pooling": "cls"}}, weights, common=compared(TRIPLETS)
+    ),
+    "task.sentence-similarity.loss": Row({"task": {**TRIPLETS, "loss": "triplet"}}, weights, common=compared(TRIPLETS)),
+    "task.sentence-similarity.temperature": Row(
+        {"task": {**TRIPLETS, "temperature": 0.5}}, weights, common=compared(TRIPLETS)
+    ),
+    "task.sentence-similarity.margin": Row(
+        {"task": {**TRIPLETS, "loss": "triplet", "margin": 1e-6}},
+        weights,
+        common=compared({**TRIPLETS, "loss": "triplet"}),
     ),
     "data.train": Row(lambda place: {"data": {"train": str(place.folder / "other.jsonl")}}, rows_of("train")),
     "data.validation": Row({"data": {"validation": 0.4}}, rows_of("validation")),
@@ -321,6 +352,10 @@ def place(bases: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) 
         rows = tiny.make_rows(40, seed=seed)
         rows = [{**row, "twin": f"{row['text']} please", "case": str(i // 4)} for i, row in enumerate(rows)]
         tiny.write_rows(folder / f"{name}.jsonl", rows)
+    tiny.write_rows(
+        folder / "pairs.jsonl",
+        [{**pair, "text": pair["anchor"], "label": "ab"[i % 2]} for i, pair in enumerate(tiny.make_triplets(40))],
+    )
     many = [{"text": row["text"], "labels": [row["label"]][: i % 3]} for i, row in enumerate(rows)]
     tiny.write_rows(folder / "many.jsonl", many)
     entities = [

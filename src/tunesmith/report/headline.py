@@ -9,7 +9,8 @@ from tunesmith.report.record import Record, Score
 
 INTERVAL = "95\N{NO-BREAK SPACE}% interval"
 PLAIN = {"label": "accuracy", "path": "accuracy", "labels": "exact_match", "score": "rmse",
-         "tags": "exact_match", "spans": "exact_match", "answers": "exact_match"}  # fmt: skip
+         "tags": "exact_match", "spans": "exact_match", "answers": "exact_match",
+         "positive": "recall_at_10", "triplet": "recall_at_10"}  # fmt: skip
 """Of each target the measure that needs no explanation."""
 
 BROKEN = "It breaks a budget that was set for its use"
@@ -127,6 +128,9 @@ def _plain(record: Record) -> str:
             f"In plain words: its answers are typically off by {wording.short(mine['value'])} ({ends}){with_it}. "
             f"The true scores run from {_ends(record)}."
         )
+    if record.compares:
+        with_it = f"; with the simple method {wording.share(other['value'])}" if other else ""
+        return f"In plain words: {_share(mine)} of the texts find their partner among the first ten{with_it}."
     exact = "spans" if record.has_spans else "answer" if record.has_answers else "labels"
     what = f"get exactly the right {exact}" if name == "exact_match" else "are answered right"
     with_it = f"; with the simple method {wording.share(other['value'])}" if other else ""

@@ -124,6 +124,11 @@ class Record:
         return self.recipe.task.kind == "question-answering"
 
     @property
+    def compares(self) -> bool:
+        """Whether texts are compared by their vectors."""
+        return self.recipe.task.kind == "sentence-similarity"
+
+    @property
     def part(self) -> str:
         """What an answer consists of where it is no single class."""
         return "span" if self.has_spans else "label"

@@ -236,7 +236,11 @@ class SentenceSimilarity(UsualTask):
             return {}
         if self.target == "score":
             gold_R, answer_R = np.array([(p.gold, p.answer) for p in predictions], dtype=float).T
-            return {"spearman": metrics.spearman(gold_R, answer_R), "pearson": metrics.pearson(gold_R, answer_R)}
+            return {
+                "spearman": metrics.spearman(gold_R, answer_R),
+                "pearson": metrics.pearson(gold_R, answer_R),
+                "rmse": metrics.root_mean_squared_error(gold_R, answer_R),
+            }
         rank_R = np.array([p.answer["rank"] for p in predictions], dtype=float)
         found: dict[str, Measure] = {f"recall_at_{k}": metrics.mean((rank_R <= k).astype(float)) for k in SHOWN_AT}
         last = SHOWN_AT[-1]
