@@ -52,6 +52,21 @@ def run_in_two(base: Path, data: Path, output: Path, **sections: Any) -> RunFold
 
 
 @pytest.mark.parametrize("kind", METHODS)
+def test_a_batch_that_must_stay_whole_is_one_processes_work(bases: Bases, tmp_path: Path, kind: str) -> None:
+    """In-batch negatives: one process computes the batch, in pieces that it computes again, the other adds nothing."""
+    base, data = bases("bert", dropout=0.0), tiny.write_rows(tmp_path / "train.jsonl", tiny.make_triplets(30))
+    task = {"kind": "sentence-similarity", "target": "positive"}
+    sections = {**COURSE, "method": METHODS[kind], "task": task, "train": {**COURSE["train"], "steps": 6}}
+    alone = run_tiny(base, data, tmp_path / "one", **sections).folder
+    both = run_in_two(base, data, tmp_path / "two", **sections)
+    name = "adapter_model.safetensors" if kind == "lora" else "model.safetensors"
+    one, two = load_file(alone.model / name), load_file(both.model / name)
+    assert largest_difference(one, two) <= 1e-12
+    losses = [[row["loss"] for row in lines(folder.steps)] for folder in (alone, both)]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-12)
+
+
+@pytest.mark.parametrize("kind", METHODS)
 def test_two_processes_are_one(bases: Bases, data: Path, tmp_path: Path, kind: str) -> None:
     """Twenty steps in fp64 without dropout, some with fewer pieces than ranks, then a refit: the same weights."""
     base = bases("bert", dropout=0.0)

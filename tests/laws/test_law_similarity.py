@@ -324,6 +324,18 @@ def test_a_whole_run_opens_again(bases: Bases, tmp_path: Path, method: str) -> N
     assert told == pytest.approx(by_hand, abs=1e-5)
 
 
+def test_sentence_transformers_gives_the_same_vectors(bases: Bases, tmp_path: Path) -> None:
+    """Where that package is installed; the test above holds the same by hand."""
+    library = pytest.importorskip("sentence_transformers")
+    data = tiny.write_rows(tmp_path / "train.jsonl", tiny.make_triplets(40))
+    run = run_tiny(bases("bert"), data, tmp_path / "run", task={"kind": KIND, "target": "triplet"})
+    pairs = [(row["anchor"], row["positive"]) for row in lines(data)]
+    model = library.SentenceTransformer(str(run.folder.model), device="cpu")
+    first, second = (model.encode([pair[side] for pair in pairs]) for side in (0, 1))
+    told = [answer["similarity"] for answer in run.predict([(*pair, "other") for pair in pairs])]
+    assert told == pytest.approx((first * second).sum(axis=1).tolist(), abs=1e-6)
+
+
 @pytest.mark.parametrize("method", [Full(), Head()], ids=["full", "head"])
 def test_a_run_is_a_base_for_the_next(bases: Bases, tmp_path: Path, method: Settings) -> None:
     """Of the same task, projection and all; and, its body alone, of text classification."""
