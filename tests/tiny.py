@@ -25,7 +25,8 @@ def make_tokenizer(folder: Path) -> None:
 
 
 def make_model(folder: Path, kind: str = "bert", dropout: float = 0.1, layers: int = 3, seed: int = 0) -> Path:
-    """A random model of a family with hidden size 32, saved as transformers saves it. Returns the folder."""
+    """A random model of a family (`bert`), or one with a head over all tokens (`bert+masked`, `llama+causal`), with
+    hidden size 32, saved as transformers saves it. Returns the folder."""
     import torch
     import transformers as t
 
@@ -61,7 +62,9 @@ def make_model(folder: Path, kind: str = "bert", dropout: float = 0.1, layers: i
         ),
     }
     torch.manual_seed(seed)
-    model = t.AutoModel.from_config(configs[kind]())
+    family, _, head = kind.partition("+")
+    auto = {"": t.AutoModel, "masked": t.AutoModelForMaskedLM, "causal": t.AutoModelForCausalLM}[head]
+    model = auto.from_config(configs[family]())
     model.save_pretrained(folder)
     return folder
 
@@ -153,6 +156,19 @@ def make_triplets(number: int, seed: int = 0) -> list[dict[str, Any]]:
                zip(("anchor", "positive", "negative"), (anchor, positive, negative), strict=True)}  # fmt: skip
         other = row["negative" if index % 2 else "positive"]
         rows.append({**row, "sentence1": row["anchor"], "sentence2": other, "score": 5.0 * (1 - index % 2)})
+    return rows
+
+
+def make_sentences(number: int, seed: int = 0) -> list[dict[str, Any]]:
+    """Texts in which every second word follows from the one before it."""
+    import random
+
+    source, known = random.Random(seed), WORDS[:3]
+    follows = dict(zip(known, WORDS[3:6], strict=True))
+    rows = []
+    for _ in range(number):
+        words = source.choices(known, k=source.choice((2, 4, 6, 12)))
+        rows.append({"text": " ".join(f"{word} {follows[word]}" for word in words)})
     return rows
 
 

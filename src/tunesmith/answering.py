@@ -39,7 +39,7 @@ Source = str | Path | Sequence[str]
 Line = dict[str, Any]
 
 NO_LABELS = {"score": "a number", "tags": "spans", "spans": "spans", "answers": "a piece of a text",
-             "positive": "a number", "triplet": "a number"}  # fmt: skip
+             "positive": "a number", "triplet": "a number", "text": "a number"}  # fmt: skip
 """What a row is answered with where that is no label, by what is learned."""
 
 

@@ -166,6 +166,33 @@ class WordOverlap:
 
 
 @dataclass
+class Frequencies:
+    """Each token as likely as it is frequent in the training texts, whatever stands around it (one more of each)."""
+
+    task: Any
+    processor: Any
+    counts_C: np.ndarray
+
+    @classmethod
+    def fit(cls, task: Any, processor: Any, examples: Sequence[Example]) -> Frequencies:
+        counts_C = np.ones(len(processor))
+        for example in examples:
+            np.add.at(counts_C, np.asarray(example["input_ids"]), 1.0)
+        counts_C[processor.all_special_ids] = 1.0  # they are never asked for
+        return cls(task, processor, counts_C)
+
+    def predict(self, rows: Sequence[Row], examples: Sequence[Example]) -> list[np.ndarray]:
+        """(3,) of each row, as the task's own."""
+        losses_C, likeliest = np.log(self.counts_C.sum()) - np.log(self.counts_C), int(self.counts_C.argmax())
+        found = []
+        for example in examples:
+            asked_VT = self.task.collate([example], self.processor)["asked"].numpy()
+            asked_N = asked_VT[asked_VT >= 0]
+            found.append(np.array([losses_C[asked_N].sum(), len(asked_N), (asked_N == likeliest).sum()], dtype=float))
+        return found
+
+
+@dataclass
 class Untuned:
     """The base as it is, asked in the same way as the tuned model."""
 

@@ -13,7 +13,7 @@ from tunesmith.audits import cost, slices
 from tunesmith.audits.budgets import find_budgets, with_budgets
 from tunesmith.audits.suspects import find_suspects
 from tunesmith.audits.verdict import NOT_JUDGED, judge
-from tunesmith.baselines import Baseline, Majority, NearestNeighbours, Tfidf, Untuned, WordOverlap, embed
+from tunesmith.baselines import Baseline, Frequencies, Majority, NearestNeighbours, Tfidf, Untuned, WordOverlap, embed
 from tunesmith.data.rows import Row, as_text
 from tunesmith.data.sensitive import mask, mask_all
 from tunesmith.evaluation import RESAMPLES, as_predictions, predict, score
@@ -46,6 +46,9 @@ def fit_baselines(work: Work, folder: RunFolder, voice: Voice) -> dict[str, Fitt
     for name in names:
         voice.stage(f"baseline {name}")
         baseline = _FITS[name](work)
+        if baseline is None:
+            voice.say(f"baseline {name}: left out, the base has no head for this task")
+            continue
         outputs = baseline.predict(rows, work.examples["validation"])
         fitted[name] = Fitted(baseline, work.task.decide(outputs, rows))
         predictions = as_predictions(golds, work.task.answers(outputs, rows, fitted[name].decision))
@@ -66,13 +69,14 @@ def _vectors(work: Work, examples: Sequence[Any]) -> Any:
     return embed(work.task, work.loaded, examples, work.devices)
 
 
-_FITS: dict[str, Callable[[Work], Baseline]] = {
+_FITS: dict[str, Callable[[Work], Baseline | None]] = {
     "majority": lambda work: Majority.fit(work.task, work.splits.train),
     "tfidf": lambda work: Tfidf.fit(work.task, work.splits.train),
     "nearest-neighbours": _fit_nearest,
     "lexicon": lambda work: Lexicon.fit(work.task, work.splits.train),
     "overlap": lambda work: Overlap.fit(work.splits.train),
-    "untuned": lambda work: Untuned(work.task, work.loaded, work.devices),
+    "untuned": lambda work: None if work.loaded.head_is_new else Untuned(work.task, work.loaded, work.devices),
+    "frequencies": lambda work: Frequencies.fit(work.task, work.loaded.processor, work.examples["train"]),
     "word-overlap": lambda work: WordOverlap.fit(work.task, work.splits.train),
 }
 

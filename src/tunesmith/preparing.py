@@ -28,6 +28,7 @@ from tunesmith.tasks.contract import Example, Limit, length_of
 from tunesmith.tasks.long_texts import UNLIMITED
 
 SHOWN_ROWS = 8
+KUMAR = "Kumar et al. 2022, arXiv:2202.10054"
 
 
 @dataclass
@@ -96,7 +97,12 @@ def settle(recipe: Recipe, material: Material, devices: Devices, voice: Voice) -
 def note(start: Start, findings: Sequence[Finding], lengths: Mapping[str, Lengths]) -> list[Note]:
     """All notes on a start, with what was found on its rows and the lengths of each split."""
     trainable = count_parameters(start.loaded.model)["trainable"]
-    return preflight.check(start.recipe, start.splits, findings, lengths, trainable)
+    notes = preflight.check(start.recipe, start.splits, findings, lengths, trainable)
+    if start.loaded.head_is_new and start.task.needs_head_of_base and start.recipe.method.kind != "head":
+        message = "the base has no head for this task: what a new one says at first would spoil what the base knows"
+        remedy = "train one with `method: head`, then name that run folder as the model of this recipe"
+        notes.append(Note("new-head", "stop", message, start.recipe.model, remedy, KUMAR))
+    return notes
 
 
 def apply_method(method: Any, loaded: Loaded, seed: int, devices: Devices) -> None:

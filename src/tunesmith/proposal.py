@@ -69,7 +69,7 @@ def propose(
     model_line = _model(model)
     found = recognise(table, str(files["train"]))
     many = len(table.rows)
-    lines = [model_line, Line("task", found.task.kind, found.why)]
+    lines = [model_line, Line("task", found.task.kind, found.why), *_objective(model_line.value, found)]
     lines += [Line("data.train", str(files["train"]), f"{many:,} rows" + (" and more" if many == LOOKED_AT else ""))]
     if "validation" in files:
         lines.append(Line("data.validation", str(files["validation"]), _found(validation)))
@@ -187,6 +187,8 @@ def _training(model: str, many: int, table: Table, found: Found) -> Iterator[Lin
     """Method, epochs, batch and rate, by the number of rows and the size of the model."""
     parameters, most = _size_of(model)
     kind, why = choose_method(many, parameters)
+    if found.task.kind == "language-modeling" and _head_of(model) is None:
+        kind, why = "head", "this base fills no gaps yet: a head for that comes first; then name this run as the model"
     yield Line("method", kind, why)
     epochs = next((epochs for rows, epochs in EPOCHS if many < rows), 2)
     yield Line("train.epochs", epochs, f"usual for {many:,} rows; the best step is kept")
@@ -212,6 +214,22 @@ def _training(model: str, many: int, table: Table, found: Found) -> Iterator[Lin
         if max(sizes.values()) > 20 * min(sizes.values()):
             why = "the largest class is over 20 times the smallest; off: as they come"
             yield Line("task.class_weights", "balanced", why)
+
+
+def _objective(model: str, found: Found) -> Iterator[Line]:
+    """How a base learns a language: decoders go on with a text, all others fill gaps."""
+    if found.task.kind == "language-modeling" and _head_of(model) == "ForCausalLM":
+        yield Line("task.objective", "causal", "this base goes on with a text")
+
+
+def _head_of(model: str) -> str | None:
+    """The kind of head over all tokens that a base has, as its config names it; None if none, or if nobody knows."""
+    if not (model.startswith("package:") or is_path(model)):
+        return None
+    base = find_base(model)
+    with opening(base.folder):
+        named = str(folders.read_json(base.folder / "config.json").get("architectures"))
+    return next((head for head in ("ForCausalLM", "ForMaskedLM") if head in named), None)
 
 
 def _size_of(model: str) -> tuple[int | None, int]:

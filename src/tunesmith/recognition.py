@@ -16,6 +16,7 @@ from tunesmith.recipe.tasks import (
     SPANS,
     TAGS,
     TOKENS,
+    LanguageModeling,
     QuestionAnswering,
     SentenceSimilarity,
     Task,
@@ -30,6 +31,8 @@ POSITIVE_NAMES = ("positive", "pos")
 """Other names of a partner (passage, answer) stand in files of other tasks, too."""
 
 LOOKED_AT_LISTS = 1000
+LONG_TEXT = 200
+"""Characters, on average, from which on texts without anything to learn beside them are taken for running text."""
 
 
 @dataclass(frozen=True)
@@ -83,9 +86,25 @@ def recognise(table: Table, where: str) -> Found:
 
 
 def _texts_with_target(table: Table, where: str) -> Found:
-    columns = list(_columns(table, where))
+    try:
+        columns = list(_columns(table, where))
+    except DataError as error:
+        if found := _texts_alone(table):
+            return found
+        raise error from None
     task = TextClassification().settled(table.columns, {line.key: line.value for line in columns})
     return Found(task, columns, _reason(task.target, table, columns))
+
+
+def _texts_alone(table: Table) -> Found | None:
+    """Long texts, and nothing beside them that could be learned: their language."""
+    texts = [name for name in table.columns if is_text(table.values(name))]
+    name = max(texts, key=lambda name: mean_length(table.values(name)), default=None)
+    if name is None or mean_length(table.values(name)) < LONG_TEXT:
+        return None
+    return Found(
+        LanguageModeling(), [Line("text", name, "the texts")], "long texts alone: their language can be learned"
+    )
 
 
 def _words_with_tags(table: Table) -> Found | None:
@@ -192,7 +211,11 @@ def _target(table: Table, taken: set[str | None], where: str) -> Line:
             values = table.values(name)
             if _suits(target, values) and (target != "score" or _have_fractions(values)):
                 return Line(TextClassification.TARGETS[target].name, name, f"holds {what}")
-    raise DataError("no column that could be learned", where, f"beside the text there are: {listing(rest)}")
+    raise DataError(
+        "no column that could be learned",
+        where,
+        f"beside the text there are: {listing(rest)}; to learn the language of the texts themselves, write task: language-modeling",
+    )
 
 
 def _deeper(table: Table, label: str, rest: Sequence[str]) -> Line:

@@ -37,6 +37,10 @@ SEEN: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
         [{"text": row["text"], "label": "ab"[i % 2], "fine": "abcd"[i % 2] + str(i % 4)} for i, row in enumerate(ROWS)],
         {"target": "path", "columns": {"label": "label/fine"}},
     ),
+    "texts alone": (
+        [{"id": i, "text": f"{row['text']} " * 20} for i, row in enumerate(ROWS)],
+        {"kind": "language-modeling", "target": "text", "columns": {}},
+    ),
     "texts and their partners": (
         [{"query": f"{i} {row['text']}", "positive": f"my {row['text']}"} for i, row in enumerate(ROWS)],
         {"kind": "sentence-similarity", "target": "positive", "columns": {"anchor": "query"}},

@@ -137,6 +137,13 @@ def compared(task: dict[str, Any]) -> Callable[[Place], dict[str, Any]]:
     return lambda place: {"data": {"train": str(place.folder / "pairs.jsonl")}, "task": task}
 
 
+GAPS = {"kind": "language-modeling"}
+
+
+def gaps(place: Place) -> dict[str, Any]:
+    return {"task": GAPS, "method": "head", "data": {"train": str(place.folder / "strange.jsonl")}}
+
+
 TABLE: dict[str, Row] = {
     "model": Row(lambda place: {"model": str(place.other_base)}, weights),
     "task.text-classification.kind": Row({"task": "no-such-task"}, refuses(RecipeError)),
@@ -212,6 +219,21 @@ TABLE: dict[str, Row] = {
         {"task": {**TRIPLETS, "loss": "triplet", "margin": 1e-6}},
         weights,
         common=compared({**TRIPLETS, "loss": "triplet"}),
+    ),
+    "task.language-modeling.kind": Row(
+        {"task": "language-modeling"},
+        lambda plain, changed: (
+            "perplexity" in changed.scores["validation"] and "accuracy" in plain.scores["validation"]
+        ),
+        common={"method": "head"},
+    ),
+    "task.language-modeling.objective": Row({"task": {**GAPS, "objective": "causal"}}, weights, common=gaps),
+    "task.language-modeling.mask_share": Row({"task": {**GAPS, "mask_share": 0.5}}, weights, common=gaps),
+    "task.language-modeling.mask_words": Row({"task": {**GAPS, "mask_words": True}}, weights, common=gaps),
+    "task.language-modeling.add_tokens": Row(
+        {"task": {**GAPS, "add_tokens": ["zyx", "qqq"]}},
+        lambda plain, changed: len(changed.loaded.processor) == len(plain.loaded.processor) + 2,
+        common=gaps,
     ),
     "data.train": Row(lambda place: {"data": {"train": str(place.folder / "other.jsonl")}}, rows_of("train")),
     "data.validation": Row({"data": {"validation": 0.4}}, rows_of("validation")),
@@ -356,6 +378,7 @@ def place(bases: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) 
         folder / "pairs.jsonl",
         [{**pair, "text": pair["anchor"], "label": "ab"[i % 2]} for i, pair in enumerate(tiny.make_triplets(40))],
     )
+    tiny.write_rows(folder / "strange.jsonl", [{"text": f"{row['text']} zyxwv abcde"} for row in rows])
     many = [{"text": row["text"], "labels": [row["label"]][: i % 3]} for i, row in enumerate(rows)]
     tiny.write_rows(folder / "many.jsonl", many)
     entities = [

@@ -43,6 +43,7 @@ def test_every_baseline_can_be_fitted() -> None:
 
 VALUES: dict[str, Any] = {"labels": ["a"], "score": 1.0, "tags": [{"start": 0, "end": 1, "label": "a", "score": 1.0}]}
 VALUES["spans"] = VALUES["tags"]
+VALUES["text"] = {"loss": 0.0, "tokens": 1.0, "right": 1.0}
 VALUES["positive"] = VALUES["triplet"] = {"rank": 1.0, "similarity": 1.0}
 GOLDS = {"answers": ["a"]}
 VALUES["answers"] = {"text": "a", "start": 0, "end": 1}
@@ -61,7 +62,7 @@ def test_columns_are_whole(kind: str, target: str) -> None:
     assert set(get_args(Column.__annotations__["kind"]) or columns._CELLS) == set(columns._CELLS)
     assert any(column.is_input and column.required for column in settings.columns)
     fields = {field.name for field in dataclasses.fields(Column)}
-    assert fields == {"name", "kind", "required", "is_input", "aliases", "about"}
+    assert fields == {"name", "kind", "required", "is_input", "aliases", "about", "piece"}
     assert {column.about for column in settings.columns} <= {"", *(column.name for column in settings.columns)}
     value: Any = VALUES.get(target, "a")
     measures = TASKS[settings.kind](settings).measures(

@@ -22,6 +22,7 @@ from tunesmith.preparing import apply_method
 from tunesmith.recipe import (
     Full,
     Head,
+    LanguageModeling,
     LastLayers,
     Lora,
     Machine,
@@ -45,9 +46,13 @@ TASKS: dict[str, tuple[Settings, Callable[[int], list[dict[str, Any]]]]] = {
     "text-classification": (TextClassification(), tiny.make_rows),
     "token-classification": (TokenClassification(target="tags"), tiny.make_entity_rows),
     "question-answering": (QuestionAnswering(), tiny.make_questions),
+    "language-modeling": (LanguageModeling(), tiny.make_sentences),
     "sentence-similarity": (SentenceSimilarity(target="triplet"), tiny.make_triplets),
 }
 """Every task with its tiny rows."""
+
+FAMILIES = {"language-modeling": "bert+masked"}
+"""The base of tasks that go on with a base's own head; others take a bare body."""
 
 NOT_FOR_THE_MODEL = ("target", "window", "position", "row", "rows", "starts", "ends", "owner")
 DTYPES = {"fp32": torch.float32, "fp64": torch.float64}

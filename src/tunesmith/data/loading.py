@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from tunesmith.data.documents import group_of
 from tunesmith.data.rows import Row, input_keys
 from tunesmith.data.sources import Reading, describe_file, files_of, raw_rows, read_source, stop_or_skip
 from tunesmith.data.splits import overlap, split_rows, take
@@ -70,6 +71,7 @@ def load_splits(
         DataError: with every bad row named.
     """
     group = (data.group,) if data.group else ()
+    together = group_of(columns, data.group)
     readings: dict[str, Reading] = {}
     for split in ("train", "validation", "test"):
         source = getattr(data, split)
@@ -81,7 +83,7 @@ def load_splits(
     test: list[Row] = []
     stratum = next((column.name for column in columns if column.kind == "label"), None)
     if isinstance(data.test, float):
-        rows, test = split_rows(rows, data.test, columns, data.group, stratum, salt="test\x1f")
+        rows, test = split_rows(rows, data.test, columns, together, stratum, salt="test\x1f")
         # The file that holds the sealed rows: whoever scores the model on it looks at them.
         readings["test"] = replace(readings["train"], faults=[], notes=[])
     elif "test" in readings:
@@ -91,7 +93,7 @@ def load_splits(
         validation = readings["validation"].rows
     else:
         assert isinstance(data.validation, float | int)
-        train, validation = split_rows(train, float(data.validation), columns, data.group, stratum)
+        train, validation = split_rows(train, float(data.validation), columns, together, stratum)
     for purpose, left in (("train on", train), ("validate on", validation), ("test on", test if data.test else True)):
         if not left:
             remedy = "give more rows, or change data.validation or data.test"

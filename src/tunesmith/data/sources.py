@@ -13,6 +13,7 @@ from pathlib import Path
 import orjson
 
 from tunesmith.data.columns import Places, listing, map_columns, misfit, read_cell, usual_names
+from tunesmith.data.documents import pieces_of
 from tunesmith.data.files import kind_of, require_regular, unchanged
 from tunesmith.data.guard import guarded_rows, needs_guard
 from tunesmith.data.readers import SEPARATORS, RawRow, RowFile, rows_here
@@ -160,7 +161,7 @@ def _read_file(name: str, wanted: Wanted, split: str) -> tuple[Reading, Places]:
     for raw in raws:
         row = _row(file, raw, wanted, places)
         if isinstance(row, Row):
-            reading.rows.append(row)
+            reading.rows += pieces_of(row, wanted.columns)
         else:
             reading.faults.append(row)
     if not raws:

@@ -52,7 +52,7 @@ class LoraTuning:
         linear = [
             name
             for name, module in loaded.model.named_modules()
-            if isinstance(module, nn.Linear) and not layers.under(name, heads)
+            if isinstance(module, nn.Linear) and not layers.under(name, (*heads, *loaded.head_names))
         ]
         asked = self.settings.target_modules
         if isinstance(asked, str):
@@ -102,6 +102,8 @@ class LoraTuning:
 
 def _outermost(loaded: Loaded) -> tuple[str, ...]:
     """Head modules that PEFT should train and keep as they are (a pooler is left to the body: it is pre-trained)."""
+    if loaded.head_is_of_base:
+        return ()
     prefix = layers.body_prefix(loaded.model)
     return tuple(name for name in loaded.head_names if not name.startswith(f"{prefix}."))
 

@@ -13,6 +13,7 @@ from tunesmith.recipe.data import Data, with_paths
 from tunesmith.recipe.judge import Deploy, Judge, Machine
 from tunesmith.recipe.methods import Full, Head, LastLayers, Lora, Method
 from tunesmith.recipe.tasks import (
+    LanguageModeling,
     QuestionAnswering,
     SentenceSimilarity,
     Task,
@@ -27,6 +28,7 @@ __all__ = [
     "Full",
     "Head",
     "Judge",
+    "LanguageModeling",
     "LastLayers",
     "Lora",
     "Machine",

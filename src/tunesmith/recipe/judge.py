@@ -8,7 +8,9 @@ from pydantic import Field
 
 from tunesmith.recipe.base import Auto, PositiveInt, Settings
 
-BaselineName = Literal["majority", "tfidf", "nearest-neighbours", "lexicon", "overlap", "untuned", "word-overlap"]
+BaselineName = Literal[
+    "majority", "tfidf", "nearest-neighbours", "lexicon", "overlap", "untuned", "word-overlap", "frequencies"
+]
 BASELINES: tuple[str, ...] = get_args(BaselineName)
 
 
@@ -19,7 +21,8 @@ class Judge(Settings):
     """The metric that drives early stopping, the best checkpoint and the verdict. `auto`: the task's convention
     (text-classification: accuracy, or macro_f1 if the largest class is over 5 times the smallest; micro_f1 for
     `labels`, spearman for a `score`; token-classification: entity_f1; question-answering: answer_f1;
-    sentence-similarity: spearman for a `score`, else recall_at_1)."""
+    sentence-similarity: spearman for a `score`, else recall_at_1; language-modeling: log_likelihood, the logarithm of
+    perplexity with its sign turned)."""
 
     min_gain: Annotated[float, Field(ge=-1, le=1)] = 0.0
     """The whole 95 % interval of tuned minus best baseline must lie above this for the verdict to say ship."""

@@ -7,7 +7,7 @@ the field uses for it. It follows from the settings, and is no setting itself.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field
@@ -25,6 +25,7 @@ class Column:
             spans of characters, or answers that stand in a text.
         is_input: makes up the hash by which rows are split and duplicates are found.
         about: the column whose words or characters an answer counts.
+        piece: a text of more characters becomes several rows while it is read; 0: never.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Column:
     is_input: bool = True
     aliases: tuple[str, ...] = ()
     about: str = ""
+    piece: int = 0
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -57,6 +59,8 @@ SENTENCE2 = Column("sentence2", "text", aliases=("text_pair", "hypothesis", "tex
 ANCHOR = Column("anchor", "text", aliases=("query", "question"))
 POSITIVE = Column("positive", "text", aliases=("passage", "answer", "pos"))
 NEGATIVE = Column("negative", "text", aliases=("neg", "hard_negative"))
+
+DOCUMENT = replace(TEXT, piece=2000)
 
 Target = Literal["label", "labels", "path", "score"]
 
@@ -302,13 +306,65 @@ class SentenceSimilarity(Settings):
                 yield Fault(f"task.{name}", "does nothing here", f"leave it out; it {where}")
 
 
+class LanguageModeling(Settings):
+    """A domain's language: the model goes on learning to fill gaps in texts, or to go on with them. Its result is a
+    base for the next run."""
+
+    TARGETS: ClassVar[dict[str, tuple[Column, ...]]] = {"text": (DOCUMENT,)}
+
+    kind: Literal["language-modeling"] = "language-modeling"
+
+    objective: Literal["masked", "causal"] = "masked"
+    """`masked` hides some tokens and asks for them (encoders: BERT and its kin; Devlin et al. 2019, arXiv:1810.04805),
+    anew at every epoch. `causal` asks for each next token (decoders: GPT, Llama). Texts never see each other."""
+
+    mask_share: Annotated[float, Field(gt=0, lt=1)] = 0.15
+    """For `masked`: the share of a text that is asked for, at least one token. Of ten such eight are hidden, one is
+    replaced by another at random, one stays."""
+
+    mask_words: bool = False
+    """For `masked`: whole words are hidden, not single tokens."""
+
+    add_tokens: list[Annotated[str, Field(min_length=1, max_length=100)]] = Field(default_factory=list)
+    """Words of the domain that become tokens of their own. Each begins as the mean of the pieces it was made of."""
+
+    @property
+    def target(self) -> str:
+        return "text"
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        return self.TARGETS["text"]
+
+    @property
+    def primaries(self) -> tuple[str, ...]:
+        return ("log_likelihood", "token_accuracy")
+
+    @property
+    def baselines(self) -> tuple[str, ...]:
+        return ("untuned", "frequencies")
+
+    @property
+    def long_texts(self) -> tuple[str, ...]:
+        return ("windows", "truncate")
+
+    def settled(self, found: Sequence[str], named: Mapping[str, str]) -> Self:
+        return self
+
+    def idle(self) -> Iterator[Fault]:
+        """A fault for each setting of masks that was changed where none are made."""
+        for name in ("mask_share", "mask_words"):
+            if self.objective == "causal" and getattr(self, name) != type(self).model_fields[name].default:
+                yield Fault(f"task.{name}", "does nothing where nothing is hidden", "leave it out; it acts for masked")
+
+
 def _with_kind(value: object) -> object:
     """`task: {threshold: 0.4}` speaks of the task that is meant where none is named."""
     return {"kind": "text-classification", **value} if isinstance(value, dict) and "kind" not in value else value
 
 
 Task = Annotated[
-    TextClassification | TokenClassification | QuestionAnswering | SentenceSimilarity,
+    TextClassification | TokenClassification | QuestionAnswering | SentenceSimilarity | LanguageModeling,
     Field(discriminator="kind"),
     BeforeValidator(_with_kind),
     KindOrMapping,
@@ -318,4 +374,5 @@ KINDS: dict[str, type[Settings]] = {
     "token-classification": TokenClassification,
     "question-answering": QuestionAnswering,
     "sentence-similarity": SentenceSimilarity,
+    "language-modeling": LanguageModeling,
 }

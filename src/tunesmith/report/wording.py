@@ -80,11 +80,16 @@ METRICS = {
         "Mean reciprocal rank at 10", "mrr", "1 / the place at which the partner is found; 0 beyond 10"
     ),
     "ndcg_at_10": Metric("nDCG at 10", "ndcg", "as that, but falling more slowly with the place"),
+    "log_likelihood": Metric(
+        "Log-likelihood", "log_likelihood", "the mean logarithm of a token's probability, in nats; 0 is perfect"
+    ),
+    "perplexity": Metric("Perplexity", "perplexity", "among how many tokens the model still wavers; 1 is perfect"),
+    "token_accuracy": Metric("Token accuracy", "accuracy", "the share of tokens that the model held for likeliest"),
     "rmse": Metric("Root mean squared error", "mse", "the typical error, in the unit of the scores; 0 is best"),
 }
 
 LEVEL = "accuracy_level_"
-LESS_IS_BETTER = ("ece", "rmse")
+LESS_IS_BETTER = ("ece", "rmse", "perplexity")
 
 BASELINES = {
     "majority": "always the commonest class",
@@ -94,6 +99,7 @@ BASELINES = {
     "overlap": "the sentence most like the question",
     "untuned": "the base as it is",
     "word-overlap": "shared words (TF-IDF)",
+    "frequencies": "how frequent each token is",
 }
 BASELINES_OF_NUMBERS = {"majority": "always the mean score", "tfidf": "TF-IDF + ridge regression"}
 BASELINES_IN_PLAIN = {
@@ -104,6 +110,7 @@ BASELINES_IN_PLAIN = {
     "overlap": "giving the sentence that shares most words with the question",
     "untuned": "the model before fine-tuning",
     "word-overlap": "counting shared words",
+    "frequencies": "guessing by how frequent words are",
 }
 
 METHODS = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tunesmith.recipe.base import Settings
+from tunesmith.tasks.language_modeling import LanguageModeling
 from tunesmith.tasks.question_answering import QuestionAnswering
 from tunesmith.tasks.sentence_similarity import SentenceSimilarity
 from tunesmith.tasks.text_classification import TextClassification
@@ -15,6 +16,7 @@ TASKS: dict[str, Any] = {
     "token-classification": TokenClassification,
     "question-answering": QuestionAnswering,
     "sentence-similarity": SentenceSimilarity,
+    "language-modeling": LanguageModeling,
 }
 
 

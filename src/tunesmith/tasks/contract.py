@@ -152,7 +152,10 @@ class Task(Protocol):
 
 
 class UsualTask:
-    """What most tasks do alike: rows stand alone, are the same at every look and answered without labels."""
+    """What most tasks do alike: rows stand alone, are the same at every look and answered without labels.
+    `needs_head_of_base` says whether the task only goes on with a head that the base has."""
+
+    needs_head_of_base = False
 
     def units(self, examples: Sequence[Example]) -> Sequence[int] | None:
         return None
