@@ -211,11 +211,8 @@ def _target(table: Table, taken: set[str | None], where: str) -> Line:
             values = table.values(name)
             if _suits(target, values) and (target != "score" or _have_fractions(values)):
                 return Line(TextClassification.TARGETS[target].name, name, f"holds {what}")
-    raise DataError(
-        "no column that could be learned",
-        where,
-        f"beside the text there are: {listing(rest)}; to learn the language of the texts themselves, write task: language-modeling",
-    )
+    told = f"beside the text there are: {listing(rest)}; to learn the language of the texts themselves, write task: "
+    raise DataError("no column that could be learned", where, f"{told}language-modeling")
 
 
 def _deeper(table: Table, label: str, rest: Sequence[str]) -> Line:
