@@ -9,7 +9,7 @@ from dataclasses import replace
 from tunesmith.data.rows import Row, normalised
 from tunesmith.recipe.tasks import Column
 
-DOCUMENT = "document"
+DOCUMENT = "(document)"
 """The group of the pieces of one text: they never straddle a split."""
 
 _ENDS = ("\n\n", "\n", ". ", "? ", "! ", "; ", ", ", " ")
