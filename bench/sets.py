@@ -53,15 +53,16 @@ class Set:
 
 SETS = {
     "trec6": Set("trec6"),
-    "sick": Set("sick"),
+    "sick": Set("sick", limit=2500),
     "stsb_en": Set("stsb_en", limit=3000),
-    "subj": Set("subj", limit=3000),
-    "davidson_hate": Set("davidson_hate", limit=4000),
+    "subj": Set("subj", limit=2000),
+    "davidson_hate": Set("davidson_hate", limit=2500),
     "go_emotions": Set("go_emotions", limit=6000),
     # Read at 128 tokens, a third of an abstract, so that cutting and windows differ.
     "pubmedqa": Set(
         "pubmedqa/cv_pool.jsonl",
         "pubmedqa/test.jsonl",
+        limit=150,
         settings=("train.max_length=128",),
         variants={"windows": "train.long_text=windows"},
     ),
@@ -72,7 +73,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run what is not finished yet, print the comparison, record it; exit 1 when a gate fails."""
     options = parse(arguments)
     folder = Path(os.environ.get("TUNESMITH_DATA") or sys.exit("set TUNESMITH_DATA to the folder that holds the sets"))
-    code = ledger.fingerprint([*ledger.match(SUBJECTS)[0]]) + json.dumps(ledger.machine()["packages"], sort_keys=True)
+    subjects = [file for file in ledger.match(SUBJECTS)[0] if file != "bench/sets.py"]  # a set's own row is in its key
+    code = ledger.fingerprint(subjects) + json.dumps(ledger.machine()["packages"], sort_keys=True)
     lines = [
         line
         for seed in options.seeds
