@@ -1,7 +1,7 @@
 """Real sets from the recipe that `new` writes, against transformers.Trainer on the same rows, epochs and rate.
 
-`python -m bench.sets` does all sets and seeds it is told; each finished run is one line of bench/work/sets.jsonl, and
-a rerun continues behind the last line. The Trainer gets the very rows our run trained on (written out after our own
+`python -m bench.sets GROUP` does all sets and seeds it is told; each finished run is one line of bench/work/sets.jsonl,
+and a rerun continues behind the last line. The Trainer gets the very rows our run trained on (written out after our own
 split), our resolved rate, batch, schedule and length limit, and ends where it ends: its last step, argmax, a
 threshold of one half. Both sides are scored on the same test rows; the gate is ours >= the Trainer's mean less one
 pooled standard deviation, on the metric that decides in our run. With one seed, where seeds tell no deviation, it is
@@ -24,11 +24,10 @@ from bench import harness, ledger, quality
 FINISHED = harness.ROOT / "bench" / "work" / "sets.jsonl"
 PEER = "trainer"
 # The files that decide how good our models are, the recipe aside: that is in the record, as `new` wrote it.
-SUBJECTS = [
+COMMON = [
     "bench/sets.py", "bench/peers/trainer.py", "src/tunesmith/loop.py", "src/tunesmith/fitting.py",
     "src/tunesmith/evaluation.py", "src/tunesmith/rewrites/*.py", "src/tunesmith/data/batches.py",
-    "src/tunesmith/data/splits.py", "src/tunesmith/tasks/text_classification.py", "src/tunesmith/tasks/long_texts.py",
-    "src/tunesmith/tasks/metrics.py", "src/tunesmith/tasks/targets/*.py", "src/tunesmith/models/heads.py",
+    "src/tunesmith/data/splits.py", "src/tunesmith/tasks/metrics.py", "src/tunesmith/models/heads.py",
     "src/tunesmith/methods/freezing.py",
 ]  # fmt: skip
 
@@ -51,59 +50,97 @@ class Set:
     variants: dict[str, str] = field(default_factory=dict)
 
 
-SETS = {
-    "trec6": Set("trec6"),
-    "sick": Set("sick", limit=2500),
-    "stsb_en": Set("stsb_en", limit=3000),
-    "subj": Set("subj", limit=2000),
-    "davidson_hate": Set("davidson_hate", limit=2500),
-    "go_emotions": Set("go_emotions", limit=6000),
-    # Read at 128 tokens, a third of an abstract, so that cutting and windows differ.
-    "pubmedqa": Set(
-        "pubmedqa/cv_pool.jsonl",
-        "pubmedqa/test.jsonl",
-        limit=150,
-        settings=("train.max_length=128",),
-        variants={"windows": "train.long_text=windows"},
+@dataclass(frozen=True)
+class Group:
+    """Sets of one task. `peer` is the module that trains the Trainer's side; `subjects` are files beside COMMON."""
+
+    peer: str
+    sets: dict[str, Set]
+    subjects: tuple[str, ...]
+
+
+GROUPS = {
+    "classification": Group(
+        "bench.peers.trainer",
+        {
+            "trec6": Set("trec6"),
+            "sick": Set("sick", limit=2500),
+            "stsb_en": Set("stsb_en", limit=3000),
+            "subj": Set("subj", limit=2000),
+            "davidson_hate": Set("davidson_hate", limit=2500),
+            "go_emotions": Set("go_emotions", limit=6000),
+            # Read at 128 tokens, a third of an abstract, so that cutting and windows differ.
+            "pubmedqa": Set(
+                "pubmedqa/cv_pool.jsonl",
+                "pubmedqa/test.jsonl",
+                limit=150,
+                settings=("train.max_length=128",),
+                variants={"windows": "train.long_text=windows"},
+            ),
+        },
+        (
+            "src/tunesmith/tasks/text_classification.py",
+            "src/tunesmith/tasks/long_texts.py",
+            "src/tunesmith/tasks/targets/*.py",
+        ),
     ),
-}
+    "entities": Group(
+        "bench.peers.tokens",
+        {
+            "ncbi_disease": Set("ncbi_disease", limit=2000),
+            "masakhaner2_tsn": Set("masakhaner2_tsn", limit=2000),
+            "sec_filings_ner": Set("sec_filings_ner"),
+        },
+        ("bench/peers/tokens.py", "src/tunesmith/tasks/token_classification.py", "src/tunesmith/data/tags.py"),
+    ),
+    "answers": Group(
+        "bench.peers.questions",
+        # Read at 192 tokens: reviews are long, and windows of 384 take twice the time.
+        {name: Set(name, limit=400, settings=("train.max_length=192", "train.epochs=2"))
+         for name in ("subjqa_electronics", "subjqa_grocery")},
+        ("bench/peers/questions.py", "src/tunesmith/tasks/question_answering.py", "src/tunesmith/data/answers.py"),
+    ),
+}  # fmt: skip
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run what is not finished yet, print the comparison, record it; exit 1 when a gate fails."""
     options = parse(arguments)
     folder = Path(os.environ.get("TUNESMITH_DATA") or sys.exit("set TUNESMITH_DATA to the folder that holds the sets"))
-    subjects = [file for file in ledger.match(SUBJECTS)[0] if file != "bench/sets.py"]  # a set's own row is in its key
-    code = ledger.fingerprint(subjects) + json.dumps(ledger.machine()["packages"], sort_keys=True)
+    group = GROUPS[options.group]
+    subjects, _ = ledger.match([*COMMON, *group.subjects])
+    code = ledger.fingerprint([file for file in subjects if file != "bench/sets.py"])  # a set's row is in its key
+    code += json.dumps(ledger.machine()["packages"], sort_keys=True)
     lines = [
         line
         for seed in options.seeds
-        for name in options.sets
-        for line in both_sides(name, folder, seed, options.threads, code)
+        for name in options.sets or group.sets
+        for line in both_sides(name, group, folder, seed, options.threads, code)
     ]
-    figures = {name: judge([line for line in lines if line["set"] == name]) for name in options.sets}
+    figures = {name: judge([line for line in lines if line["set"] == name]) for name in options.sets or group.sets}
     print(json.dumps(figures, indent=2))
     if options.record:
         command = " ".join(["python -m bench.sets", *(sys.argv[1:] if arguments is None else arguments)])
         seconds = sum(line["seconds"] for line in lines)
         told = {"sets": figures, "threads": options.threads, "runs": lines}
-        harness.say(f"recorded: {ledger.write('sets', told, command, ledger.match(SUBJECTS)[0], seconds)}")
+        harness.say(f"recorded: {ledger.write(f'sets-{options.group}', told, command, subjects, seconds)}")
     return int(not all(found["gate"]["passed"] for found in figures.values()))
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """Read the options."""
     parser = argparse.ArgumentParser(prog="python -m bench.sets", description=__doc__.splitlines()[0])
-    parser.add_argument("--sets", nargs="+", choices=list(SETS), default=list(SETS))
+    parser.add_argument("group", choices=GROUPS)
+    parser.add_argument("--sets", nargs="+", choices=[name for group in GROUPS.values() for name in group.sets])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--threads", type=int, default=harness.cores(), help="of both sides alike")
     parser.add_argument("--record", action="store_true", help="write the result to the evidence ledger")
     return parser.parse_args(arguments)
 
 
-def both_sides(name: str, folder: Path, seed: int, threads: int, code: str) -> list[dict]:
+def both_sides(name: str, group: Group, folder: Path, seed: int, threads: int, code: str) -> list[dict]:
     """Our run, its variants and the Trainer's, each from the kept lines if it is there."""
-    one = SETS[name]
+    one = group.sets[name]
     settings = json.dumps([name, asdict(one), seed, threads, code, data_key(one, folder)], sort_keys=True)
     key = hashlib.sha256(settings.encode()).hexdigest()[:16]
     done = {line["side"]: line for line in harness.kept_lines(FINISHED) if line["key"] == key}
@@ -115,7 +152,7 @@ def both_sides(name: str, folder: Path, seed: int, threads: int, code: str) -> l
                 done[side] = keep(shared | {"side": side} | ours(one, folder, place / side, seed, threads, extra))
         if PEER not in done:
             recipe = done["tunesmith"]["recipe"]
-            done[PEER] = keep(shared | {"side": PEER} | peers(recipe, place, seed, threads))
+            done[PEER] = keep(shared | {"side": PEER} | peers(group.peer, recipe, place, seed, threads))
     return list(done.values())
 
 
@@ -177,7 +214,7 @@ def resolved(run: Path) -> dict:
     return read_recipe(run / "recipe.yaml").model_dump(mode="json")
 
 
-def peers(recipe: dict, place: Path, seed: int, threads: int) -> dict:
+def peers(peer: str, recipe: dict, place: Path, seed: int, threads: int) -> dict:
     """The Trainer on the rows our recipe trains on, with its rate, batch, epochs, schedule and limit of length."""
     import tunesmith.data.loading as loading
     from bench.sides import Workload
@@ -194,7 +231,7 @@ def peers(recipe: dict, place: Path, seed: int, threads: int) -> dict:
         (place / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in written), encoding="utf-8")
     train, base = read.train, Workload(package=read.model.removeprefix("package:")).model()
     told = [
-        sys.executable, "-m", "bench.peers.trainer", "--model", base,
+        sys.executable, "-m", peer, "--model", base,
         "--train", place / "train.jsonl", "--test", place / "test.jsonl", "--target", target,
         "--epochs", train.epochs, "--seed", seed, "--threads", threads, "--batch-size", train.batch_size,
         "--learning-rate", train.learning_rate, "--warmup-ratio", train.warmup_ratio,
@@ -203,17 +240,18 @@ def peers(recipe: dict, place: Path, seed: int, threads: int) -> dict:
     outcome = harness.run(PEER, list(map(str, told)), {"OMP_NUM_THREADS": str(threads)})
     golds = [row[target] for row in splits.test]
     return {
-        "scores": SCORES[target](golds, outcome.answer["names"], np.asarray(outcome.answer["outputs"])),
+        "scores": SCORES[target](golds, outcome.answer),
         "steps": len(outcome.answer["seconds"]),
         "train_seconds": sum(outcome.answer["seconds"]),
         "seconds": outcome.seconds,
     }
 
 
-def one_label(golds: list[str], names: list[str], logits_RC: np.ndarray) -> dict[str, float]:
+def one_label(golds: list[str], told: dict) -> dict[str, float]:
     """Accuracy, of all levels and of the first, and macro-F1, by scikit-learn."""
     from sklearn.metrics import accuracy_score, f1_score
 
+    names, logits_RC = told["names"], np.asarray(told["outputs"])
     answers = [names[c] for c in logits_RC.argmax(axis=1)]
     first = [[value.split("/")[0] for value in values] for values in (golds, answers)]
     found = {"accuracy": accuracy_score(golds, answers), "macro_f1": f1_score(golds, answers, average="macro")}
@@ -221,10 +259,11 @@ def one_label(golds: list[str], names: list[str], logits_RC: np.ndarray) -> dict
     return found | ({"accuracy_level_1": accuracy_score(*first)} if is_path else {})
 
 
-def many_labels(golds: list[list[str]], names: list[str], logits_RC: np.ndarray) -> dict[str, float]:
+def many_labels(golds: list[list[str]], told: dict) -> dict[str, float]:
     """F1 at a threshold of one half and mean average precision, by scikit-learn."""
     from sklearn.metrics import average_precision_score, f1_score
 
+    names, logits_RC = told["names"], np.asarray(told["outputs"])
     unknown = sorted({name for gold in golds for name in gold} - set(names))  # never given, and so missed
     logits_RC = np.hstack([logits_RC, np.full((len(golds), len(unknown)), -1e9)])
     gold_RC = np.array([[name in gold for name in [*names, *unknown]] for gold in golds])
@@ -236,15 +275,35 @@ def many_labels(golds: list[list[str]], names: list[str], logits_RC: np.ndarray)
     }
 
 
-def number(golds: list[float], names: list[str], outputs_R1: np.ndarray) -> dict[str, float]:
+def number(golds: list[float], told: dict) -> dict[str, float]:
     """Correlations, by scipy."""
     from scipy.stats import pearsonr, spearmanr
 
-    guesses = outputs_R1[:, 0]
+    guesses = np.asarray(told["outputs"])[:, 0]
     return {"spearman": float(spearmanr(golds, guesses)[0]), "pearson": float(pearsonr(golds, guesses)[0])}
 
 
-SCORES = {"label": one_label, "labels": many_labels, "score": number}
+def entities(golds: list[list[str]], told: dict) -> dict[str, float]:
+    """Strict precision, recall and F1 of entities, by nervaluate."""
+    from nervaluate import Evaluator
+
+    kinds = sorted({tag[2:] for tags in golds for tag in tags if tag != "O"})
+    strict = Evaluator(golds, told["tags"], tags=kinds, loader="list").evaluate()["overall"]["strict"]
+    return {f"entity_{name}": getattr(strict, name) for name in ("f1", "precision", "recall")}
+
+
+def answers(golds: list[dict], told: dict) -> dict[str, float]:
+    """Exact match and F1 as SQuAD has them (a law of ours holds these two functions against its definition)."""
+    from tunesmith.tasks.question_answering import exact_of, f1_of
+
+    pairs = [(text, gold["texts"]) for text, gold in zip(told["texts"], golds, strict=True)]
+    return {
+        "answer_f1": float(np.mean([f1_of(text, gold) for text, gold in pairs])),
+        "exact_match": float(np.mean([exact_of(text, gold) for text, gold in pairs])),
+    }
+
+
+SCORES = {"label": one_label, "labels": many_labels, "score": number, "tags": entities, "answers": answers}
 
 
 def judge(lines: list[dict]) -> dict:

@@ -11,6 +11,7 @@ import resource
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -52,7 +53,7 @@ class StepClock(TrainerCallback):
 class CountingCollator:
     """Pad as usual, and note how many rows, real tokens and places each batch has."""
 
-    def __init__(self, pad: DataCollatorWithPadding) -> None:
+    def __init__(self, pad: Callable) -> None:
         self.pad = pad
         self.rows: list[int] = []
         self.tokens: list[int] = []
@@ -68,23 +69,28 @@ class CountingCollator:
 
 def main() -> None:
     """Train, and print step times, counts, memory and (with --test) the raw outputs for the test rows."""
-    options = parse()
+    answer(parse(), train)
+
+
+def answer(options: argparse.Namespace, work: Callable[[argparse.Namespace, str], dict]) -> None:
+    """Set what the options say of the machine, do the work in a scratch folder, and print what it answers."""
     torch.set_num_threads(options.threads)
     if options.precision == "medium":
         torch.set_float32_matmul_precision("medium")
     # The Trainer prints its own log lines to stdout, where only the answer belongs.
     with contextlib.redirect_stdout(sys.stderr), tempfile.TemporaryDirectory() as output:
-        answer = train(options, output)
-    print(json.dumps(answer))
+        transformers.set_seed(options.seed)
+        told = work(options, output)
+    print(json.dumps(told))
 
 
-def parse() -> argparse.Namespace:
+def parse(targets: Sequence[str] = tuple(PROBLEMS)) -> argparse.Namespace:
     """Read the arguments."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", required=True, help="folder of the base model")
     parser.add_argument("--train", required=True, type=Path, help="JSON lines with text (text_pair) and the target")
     parser.add_argument("--test", type=Path, help="JSON lines to answer after training")
-    parser.add_argument("--target", choices=list(PROBLEMS), default="label", help="the column to learn")
+    parser.add_argument("--target", choices=targets, default=targets[0], help="the column to learn")
     length = parser.add_mutually_exclusive_group(required=True)
     length.add_argument("--steps", type=int, default=-1)
     length.add_argument("--epochs", type=float, default=1.0)
@@ -103,7 +109,6 @@ def parse() -> argparse.Namespace:
 
 def train(options: argparse.Namespace, output: str) -> dict:
     """Load the base, tokenise, train with the Trainer, and collect the answer."""
-    transformers.set_seed(options.seed)
     rows = read(options.train)
     names = names_of(rows, options.target)
     tokenizer = AutoTokenizer.from_pretrained(options.model)
@@ -114,18 +119,27 @@ def train(options: argparse.Namespace, output: str) -> dict:
         label2id={name: i for i, name in enumerate(names)},
         problem_type=PROBLEMS[options.target],
     )
-    clock, collator = StepClock(), CountingCollator(DataCollatorWithPadding(tokenizer))
+    features = encode(rows, options.target, names, tokenizer, options.max_length)
+    answer = fit(model, features, DataCollatorWithPadding(tokenizer), tokenizer, options, output)
+    if options.test:
+        answer |= {"names": names, "outputs": outputs(model, read(options.test), tokenizer, options.max_length)}
+    return answer
+
+
+def fit(model, features: list[dict], pad: Callable, tokenizer, options: argparse.Namespace, output: str) -> dict:
+    """Train by the Trainer, and say what it did and took."""
+    clock, collator = StepClock(), CountingCollator(pad)
     trainer = Trainer(
         model=model,
         args=settings(options, output),
-        train_dataset=encode(rows, options.target, names, tokenizer, options.max_length),
+        train_dataset=features,
         data_collator=collator,
         processing_class=tokenizer,
         callbacks=[clock],
     )
     result = trainer.train()
     steps = len(clock.times) - 1
-    answer = {
+    return {
         "seconds": [b - a for a, b in zip(clock.times, clock.times[1:], strict=False)],
         "cpu_seconds": [b - a for a, b in zip(clock.cpu, clock.cpu[1:], strict=False)],
         # The data loader fetches ahead; only the batches that were trained on count.
@@ -143,9 +157,6 @@ def train(options: argparse.Namespace, output: str) -> dict:
         "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
     }
-    if options.test:
-        answer |= {"names": names, "outputs": outputs(model, read(options.test), tokenizer, options.max_length)}
-    return answer
 
 
 def settings(options: argparse.Namespace, output: str) -> TrainingArguments:
