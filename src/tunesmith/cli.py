@@ -67,7 +67,7 @@ def check(recipe: RecipeFile, set_: Set = [], json: Json = False) -> None:  # no
     from tunesmith.recipe.reading import read_recipe
 
     settings = read_recipe(recipe, set_)
-    _stay_offline(settings.model, uses_hub(settings.data))
+    _stay_offline(settings.model, uses_hub(settings.data, *(stage.data for stage in settings.stages)))
     from tunesmith.recipe.placing import placing
 
     with _without_collector(), placing(recipe, set_):
@@ -110,7 +110,8 @@ def resume(run: RunPath, accept: Accept = [], gate: Gate = False, json: Json = F
 def _train(settings: Recipe | None, verb: str, subject: Any, accept: list[str], gate: bool, json: bool) -> None:
     from tunesmith.recipe.data import uses_hub
 
-    _stay_offline(settings.model if settings else "", settings is not None and uses_hub(settings.data))
+    sources = [settings.data, *(stage.data for stage in settings.stages)] if settings else []
+    _stay_offline(settings.model if settings else "", uses_hub(*sources))
     from tunesmith import launch
 
     processes = settings.machine.processes if settings else 1

@@ -20,10 +20,12 @@ from tunesmith.evaluation import RESAMPLES, as_predictions, predict, score
 from tunesmith.fitting import Voice
 from tunesmith.folder import RunFolder
 from tunesmith.lexicon import Lexicon
+from tunesmith.open import Run
 from tunesmith.overlap import Overlap
 from tunesmith.preparing import Work
+from tunesmith.recipe import WITHOUT_STAGES
 from tunesmith.report.manifest import now
-from tunesmith.tasks.contract import Prediction, length_of
+from tunesmith.tasks.contract import Example, Prediction, length_of
 
 WORST_ERRORS = 25
 SHOWN_SUSPECTS = 25
@@ -39,11 +41,9 @@ class Fitted:
 
 def fit_baselines(work: Work, folder: RunFolder, voice: Voice) -> dict[str, Fitted]:
     """Fit the baselines that the recipe asks for, and tell how they do on the validation rows."""
-    asked = work.recipe.judge.baselines
-    names = list(work.recipe.task.baselines) if asked == "auto" else [] if asked == "off" else list(asked)
     fitted: dict[str, Fitted] = {}
     rows, golds = work.splits.validation, _golds(work, "validation")
-    for name in names:
+    for name in work.recipe.baselines:
         voice.stage(f"baseline {name}")
         baseline = _FITS[name](work)
         if baseline is None:
@@ -69,6 +69,16 @@ def _vectors(work: Work, examples: Sequence[Any]) -> Any:
     return embed(work.task, work.loaded, examples, work.devices)
 
 
+@dataclass
+class WithoutStages:
+    """The recipe's own training from the base itself."""
+
+    run: Run
+
+    def predict(self, rows: Sequence[Row], examples: Sequence[Example]) -> list[Any]:
+        return self.run.outputs(rows)
+
+
 _FITS: dict[str, Callable[[Work], Baseline | None]] = {
     "majority": lambda work: Majority.fit(work.task, work.splits.train),
     "tfidf": lambda work: Tfidf.fit(work.task, work.splits.train),
@@ -76,6 +86,7 @@ _FITS: dict[str, Callable[[Work], Baseline | None]] = {
     "lexicon": lambda work: Lexicon.fit(work.task, work.splits.train),
     "overlap": lambda work: Overlap.fit(work.splits.train),
     "untuned": lambda work: None if work.loaded.head_is_new else Untuned(work.task, work.loaded, work.devices),
+    WITHOUT_STAGES: lambda work: WithoutStages(Run(work.recipe.without_stages().output)),
     "frequencies": lambda work: Frequencies.fit(work.task, work.loaded.processor, work.examples["train"]),
     "word-overlap": lambda work: WordOverlap.fit(work.task, work.splits.train),
 }

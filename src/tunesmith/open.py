@@ -136,12 +136,13 @@ class Run:
         self, rows: Sequence[Row], details: Details, progress: Callable[[int], None] = lambda done: None
     ) -> list[dict[str, Any]]:
         """Answers to rows as they are shown to people, in their order."""
-        return shown(self._task, rows, self._outputs(rows, progress), self.card["decision"], details)
+        return shown(self._task, rows, self.outputs(rows, progress), self.card["decision"], details)
 
     def _answer(self, rows: Sequence[Row]) -> list[Answer]:
-        return list(self._task.answers(self._outputs(rows), rows, self.card["decision"]))
+        return list(self._task.answers(self.outputs(rows), rows, self.card["decision"]))
 
-    def _outputs(self, rows: Sequence[Row], progress: Callable[[int], None] = lambda done: None) -> list[Any]:
+    def outputs(self, rows: Sequence[Row], progress: Callable[[int], None] = lambda done: None) -> list[Any]:
+        """The task's raw output for each row."""
         limit = Limit(self.card["max_length"], self.card["long_text"])
         examples = self._task.encode(rows, self.loaded.processor, limit)
         return predict(self.loaded, self._task, examples, self._devices, progress)

@@ -82,7 +82,7 @@ def settle(recipe: Recipe, material: Material, devices: Devices, voice: Voice) -
     splits, task = material.splits, tasks.build(material.task)
     task.learn(splits.train)
     voice.stage("loading the model")
-    base = find_base(recipe.model)
+    base = find_base(recipe.starts_from)
     loaded = task.load(base, recipe.seed, devices.stored)
     recipe, task_choices = preflight.choose_target(recipe, material.task)
     fitting = rewrites.fitting(loaded, devices.device)

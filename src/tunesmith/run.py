@@ -23,7 +23,7 @@ from tunesmith.models.references import CARD, find_base
 from tunesmith.open import Run
 from tunesmith.preflight import total_steps
 from tunesmith.preparing import Work, apply_method, describe_data, prepare, refuse_stops
-from tunesmith.recipe import Recipe, is_path
+from tunesmith.recipe import WITHOUT_STAGES, Recipe, is_path
 from tunesmith.recipe.reading import read_recipe, write_recipe
 from tunesmith.report import manifest
 from tunesmith.report.writing import write_report
@@ -82,6 +82,7 @@ def _carry_out(recipe: Recipe, folder: RunFolder, accept: Sequence[str], voice: 
             f"machine.processes: {recipe.machine.processes} asked for, this is the only process",
             remedy="use the command `tunesmith run`, which starts them, or torchrun",
         )
+    _carry_out_stages(recipe, folder, accept, voice)
     with joined(devices), stop_signals() as stop:
         if devices.is_first:
             with folder.claim(), Trackers(folder, voice.say) as trackers:
@@ -89,6 +90,22 @@ def _carry_out(recipe: Recipe, folder: RunFolder, accept: Sequence[str], voice: 
         else:
             _follow(folder, devices, stop)
     return Run(folder.path)
+
+
+def _carry_out_stages(recipe: Recipe, folder: RunFolder, accept: Sequence[str], voice: Voice) -> None:
+    """What comes before a recipe's own training, and that training without it; what is finished stays as it is."""
+    if not recipe.stages:
+        return
+    if is_first() and not folder.exists:
+        write_recipe(recipe, folder.recipe)  # so that what is interrupted in a stage can be resumed
+    earlier = [recipe.stage(number) for number in range(len(recipe.stages))]
+    for one in [*earlier, *([recipe.without_stages()] if WITHOUT_STAGES in recipe.baselines else [])]:
+        place = RunFolder(one.output)
+        voice.say(f"== {place.path.name}: {one.task.kind} from {one.model}")
+        if place.exists:
+            resume(place.path, accept, voice)
+        else:
+            _carry_out(one, place, accept, voice)
 
 
 def _lead(
@@ -131,7 +148,7 @@ def _open_folder(work: Work, folder: RunFolder, voice: Voice) -> dict[str, Any]:
     splits = work.splits.named()
     base_hashes = work.base.hashes()
     identity = manifest.identity(work.recipe, work.splits.files, base_hashes, work.devices.world_size)
-    began = folders.read_json(folder.manifest) if folder.exists else None
+    began = folders.read_json(folder.manifest) if folder.exists and folder.manifest.exists() else None
     if began is not None:
         was = checkpoints.Checkpoint(folder.manifest, Progress(), began["identity"])
         checkpoints.require_same(was, identity)
@@ -140,7 +157,7 @@ def _open_folder(work: Work, folder: RunFolder, voice: Voice) -> dict[str, Any]:
         "started": began["started"] if began else manifest.now(),
         "finished": None,
         "choices": began["choices"] if began else [choice.record() for choice in work.choices],
-        "base": {"reference": work.recipe.model, "revision": work.base.revision, "sha256": base_hashes},
+        "base": {"reference": work.recipe.starts_from, "revision": work.base.revision, "sha256": base_hashes},
         "data": _identify_rows(work),
         "labels": list(work.task.labels),
         "learned": work.task.learned(),
@@ -233,7 +250,7 @@ def _follow(folder: RunFolder, devices: Devices, stop: StopSignal) -> None:
     record = folders.read_json(folder.manifest)
     task, method = tasks.build(recipe.task), methods.build(recipe.method)
     task.recall(record["learned"])
-    base = find_base(recipe.model)
+    base = find_base(recipe.starts_from)
     loaded = task.load(base, recipe.seed, devices.stored)
     apply_method(method, loaded, recipe.seed, devices)
     train = take_over(folder.handover / "train.safetensors")
@@ -258,7 +275,7 @@ def _save_model(work: Work, folder: RunFolder, decision: dict[str, Any]) -> None
         staged.mkdir()
         work.method.save(work.loaded, staged)
         work.loaded.processor.save_pretrained(staged)
-        base = work.recipe.model
+        base = work.recipe.starts_from
         card = {
             "format": 1,
             "base": os.path.relpath(base, folder.model) if is_path(base) else base,

@@ -235,6 +235,7 @@ TABLE: dict[str, Row] = {
         lambda plain, changed: len(changed.loaded.processor) == len(plain.loaded.processor) + 2,
         common=gaps,
     ),
+    "stages": Row(lambda place: {"stages": [{"data": {"train": str(place.folder / "other.jsonl")}}]}, weights),
     "data.train": Row(lambda place: {"data": {"train": str(place.folder / "other.jsonl")}}, rows_of("train")),
     "data.validation": Row({"data": {"validation": 0.4}}, rows_of("validation")),
     "data.test": Row(

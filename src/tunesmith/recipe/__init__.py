@@ -37,11 +37,52 @@ __all__ = [
     "Recipe",
     "SentenceSimilarity",
     "Settings",
+    "Stage",
     "Task",
     "TextClassification",
     "TokenClassification",
     "Train",
 ]
+
+
+WITHOUT_STAGES = "without-stages"
+"""The baseline of a recipe with stages: the same training without them."""
+
+
+class Stage(Settings):
+    """A training of its own that comes before the recipe's."""
+
+    task: Task = TextClassification()
+    """What a row is."""
+
+    data: Data
+    """The rows."""
+
+    method: Method = Full()
+    """Which weights move."""
+
+    train: Train = Train()
+    """How long and how fast."""
+
+    judge: Judge = Judge()
+    """What decides."""
+
+    @model_validator(mode="after")
+    def _fits_its_task(self) -> Self:
+        require_fitting(self.task, self.train, self.judge)
+        return self
+
+
+def require_fitting(task: Any, train: Train, judge: Judge, more_baselines: tuple[str, ...] = ()) -> None:
+    """Raise ValueError, its key first, where a task has no such metric, way with long texts, or baseline."""
+    if judge.primary not in ("auto", *task.primaries):
+        raise ValueError(f"judge.primary: this task's metrics are {', '.join(task.primaries)} (or auto)")
+    if train.long_text not in ("auto", *task.long_texts):
+        fit = " or ".join(task.long_texts)
+        raise ValueError(f"train.long_text: {train.long_text} is not for this task; write {fit} (or auto)")
+    fitting, asked = (*task.baselines, *more_baselines), judge.baselines
+    if isinstance(asked, list) and (other := [name for name in asked if name not in fitting]):
+        raise ValueError(f"judge.baselines: {', '.join(other)} is none of this task's: {', '.join(fitting)}")
 
 
 class Recipe(Settings):
@@ -50,6 +91,11 @@ class Recipe(Settings):
     model: Annotated[str, Field(min_length=1)]
     """The base: a hub id (optionally `id@revision`), a folder, an earlier run folder, or `package:NAME` for weights
     inside an installed Python package."""
+
+    stages: list[Stage] = Field(default_factory=list)
+    """Trainings that come first, one after the other, each from the model of the one before and each a run folder in
+    `stages/`: the language of a domain, then the task. The recipe's own task comes last, and is judged against itself
+    without the stages, too (the baseline `without-stages`)."""
 
     task: Task = TextClassification()
     """What a row is and how an answer is scored."""
@@ -83,35 +129,51 @@ class Recipe(Settings):
     """The run folder. `auto`: runs/NAME beside the recipe, NAME being the recipe's own."""
 
     @model_validator(mode="after")
-    def _primary_is_a_metric_of_the_task(self) -> Self:
-        allowed = self.task.primaries
-        if self.judge.primary not in ("auto", *allowed):
-            raise ValueError(f"judge.primary: this task's metrics are {', '.join(allowed)} (or auto)")
+    def _fits_its_task(self) -> Self:
+        require_fitting(self.task, self.train, self.judge, (WITHOUT_STAGES,) if self.stages else ())
         return self
 
-    @model_validator(mode="after")
-    def _long_texts_fit_the_task(self) -> Self:
-        if self.train.long_text not in ("auto", *self.task.long_texts):
-            fit = " or ".join(self.task.long_texts)
-            raise ValueError(f"train.long_text: {self.train.long_text} is not for this task; write {fit} (or auto)")
-        return self
+    @property
+    def baselines(self) -> list[str]:
+        """The names of what the result is compared with."""
+        if self.judge.baselines == "off":
+            return []
+        if self.judge.baselines == "auto":
+            return [*self.task.baselines, *([WITHOUT_STAGES] if self.stages else [])]
+        return list(self.judge.baselines)
 
-    @model_validator(mode="after")
-    def _baselines_fit_the_task(self) -> Self:
-        fit, asked = self.task.baselines, self.judge.baselines
-        if isinstance(asked, list) and (other := [name for name in asked if name not in fit]):
-            raise ValueError(f"judge.baselines: {', '.join(other)} is none of this task's: {', '.join(fit)}")
-        return self
+    @property
+    def starts_from(self) -> str:
+        """The model that the recipe's own training starts from: the base, or what the last stage made of it."""
+        return self.stage(len(self.stages) - 1).output if self.stages else self.model
+
+    def stage(self, number: int) -> Recipe:
+        """A stage, counted from 0, as a recipe of its own."""
+        stage = self.stages[number]
+        return Recipe(
+            model=self.stage(number - 1).output if number else self.model,
+            **{name: getattr(stage, name) for name in Stage.model_fields},
+            machine=self.machine,
+            seed=self.seed,
+            output=os.path.join(self.output, "stages", f"{number + 1}-{stage.task.kind}"),
+        )
+
+    def without_stages(self) -> Recipe:
+        """The recipe's own training from the base itself, judged by nothing but itself."""
+        judge = self.judge.but(baselines="off")
+        output = os.path.join(self.output, "stages", WITHOUT_STAGES)
+        return self.but(stages=[], judge=judge, deploy=Deploy(), track=[], output=output)
 
     def with_paths(self, change: Any) -> Self:
         """A copy in which `change` was applied to every path (and to `model` where that is a path)."""
-        data = self.data.but(
-            train=with_paths(self.data.train, change),
-            validation=with_paths(self.data.validation, change),
-            test=with_paths(self.data.test, change),
-        )
+        stages = [stage.but(data=_moved(stage.data, change)) for stage in self.stages]
         model = change(self.model) if is_path(self.model) else self.model
-        return self.but(data=data, model=model, output=change(self.output) if self.output != "auto" else "auto")
+        return self.but(
+            data=_moved(self.data, change),
+            stages=stages,
+            model=model,
+            output=change(self.output) if self.output != "auto" else "auto",
+        )
 
     def anchored(self, folder: str | os.PathLike[str]) -> Self:
         """Paths made absolute, seen from `folder`; `model` becomes a path if such a folder exists there."""
@@ -123,6 +185,11 @@ class Recipe(Settings):
         """Paths written as seen from `folder`, so that recipe, data and runs can move together."""
         root = Path(folder).absolute()
         return self.with_paths(lambda path: _relative(path, root))
+
+
+def _moved(data: Data, change: Any) -> Data:
+    """Data with `change` applied to every path."""
+    return data.but(**{split: with_paths(getattr(data, split), change) for split in ("train", "validation", "test")})
 
 
 def is_path(model: str) -> bool:

@@ -55,9 +55,9 @@ def with_paths(source: Any, change: Callable[[str], str]) -> Any:
     return change(source) if isinstance(source, str) and not source.startswith(HUB) else source
 
 
-def uses_hub(data: Data) -> bool:
+def uses_hub(*parts: Data) -> bool:
     """Whether any of the rows come from a hub."""
-    sources = (data.train, data.validation, data.test)
+    sources = [source for data in parts for source in (data.train, data.validation, data.test)]
     names = [name for source in sources for name in (source if isinstance(source, list) else [source])]
     return any(isinstance(name, str) and name.startswith(HUB) for name in names)
 

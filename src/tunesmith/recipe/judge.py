@@ -9,7 +9,15 @@ from pydantic import Field
 from tunesmith.recipe.base import Auto, PositiveInt, Settings
 
 BaselineName = Literal[
-    "majority", "tfidf", "nearest-neighbours", "lexicon", "overlap", "untuned", "word-overlap", "frequencies"
+    "majority",
+    "tfidf",
+    "nearest-neighbours",
+    "lexicon",
+    "overlap",
+    "untuned",
+    "word-overlap",
+    "frequencies",
+    "without-stages",
 ]
 BASELINES: tuple[str, ...] = get_args(BaselineName)
 

@@ -6,7 +6,6 @@ numbers follow YAML 1.2 (`1e-4` is a number, `NO` is a word).
 
 from __future__ import annotations
 
-import difflib
 import math
 import os
 import re
@@ -14,9 +13,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent, NodeEvent
@@ -25,14 +24,13 @@ from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from tunesmith.errors import Fault, RecipeError
 from tunesmith.folder import write_json, write_text
 from tunesmith.recipe import Recipe, methods, remedies, tasks
-from tunesmith.recipe.base import Settings
 from tunesmith.recipe.contradictions import contradictions
+from tunesmith.recipe.suggestions import KeyPath, dotted, nearest_setting, settings_at
 
 SCHEMA_FILE = Path(__file__).with_name("schema.json")
 LARGEST_RECIPE_BYTES = 1_000_000
 DEEPEST = 50
 
-KeyPath = tuple[str | int, ...]
 _NUMBER = re.compile(r"[-+]?([0-9]+(_[0-9]+)*)(\.[0-9]*)?([eE][-+]?[0-9]+)?|[-+]?\.[0-9]+([eE][-+]?[0-9]+)?")
 _INTEGER = re.compile(r"[-+]?[0-9]+(_[0-9]+)*")
 
@@ -286,19 +284,15 @@ def _key_path(location: tuple[str | int, ...], values: Any, missing: bool) -> Ke
     return tuple(path)
 
 
-def dotted(path: KeyPath) -> str:
-    return ".".join(str(part) for part in path)
-
-
 def _explain(path: KeyPath, details: list[dict[str, Any]], values: dict[str, Any]) -> tuple[str, str]:
     kind, name = details[0]["type"], dotted(path)
     if kind == "extra_forbidden":
-        return f"{name or '(nothing)'}: no such setting", _nearest_setting(path, values)
+        return f"{name or '(nothing)'}: no such setting", nearest_setting(path, values)
     if kind == "missing":
         return f"{name}: missing", "add it"
     if kind == "union_tag_invalid":
         given = str((details[0]["input"] or {}).get("kind"))
-        known = methods.KINDS if path[0] == "method" else tasks.KINDS
+        known = methods.KINDS if "method" in path else tasks.KINDS
         return f"{name}: no such kind {given!r}", remedies.did_you_mean(given, list(known))
     if kind == "union_tag_not_found":
         return f"{name}: `kind` is missing", "for example `method: lora` or `method: {kind: lora, rank: 8}`"
@@ -313,7 +307,7 @@ def _explain(path: KeyPath, details: list[dict[str, Any]], values: dict[str, Any
 
 def _default(path: KeyPath, values: dict[str, Any]) -> Any:
     """A setting's default, as one would write it; None where there is none to name."""
-    here = _settings_at(path[:-1], values) if path else None
+    here = settings_at(path[:-1], values) if path else None
     info = here.model_fields.get(str(path[-1])) if here else None
     default = info.default if info else None
     return default if isinstance(default, str | int | float) else None
@@ -327,52 +321,6 @@ def _wanted(detail: dict[str, Any]) -> str:
     if detail["type"] == "too_short":
         return "a list of one entry or more"
     return str(detail["msg"]).removeprefix("Input should be ").removeprefix("Value error, ").partition(",")[0]
-
-
-def _nearest_setting(path: KeyPath, values: dict[str, Any]) -> str:
-    """A suggestion for an unknown key: a near name in its own section, else the section where the name lives."""
-    key = str(path[-1])
-    if key in remedies.FOREIGN:
-        return f'here it is "{remedies.FOREIGN[key]}"'
-    if "." in key and key.split(".")[0] in Recipe.model_fields:
-        return f"write `{key.split('.')[0]}:` and below it, indented, the rest"
-    here = _settings_at(path[:-1], values)
-    names = list(here.model_fields) if here else []
-    near = difflib.get_close_matches(key, names, n=1, cutoff=0.6)
-    if near:
-        return f'did you mean "{near[0]}"?'
-    homes = [dotted((*section, name)) for section, name in _all_settings() if name == key]
-    if not homes:
-        far = difflib.get_close_matches(key, [name for _, name in _all_settings()], n=1, cutoff=0.8)
-        homes = [dotted((*section, name)) for section, name in _all_settings() if far and name == far[0]]
-    if homes == [dotted(path)]:
-        return f"another {path[0]} has it; here there are: {', '.join(names)}"
-    if homes:
-        return f'did you mean "{homes[0]}"?'
-    return f"there are: {', '.join(names)}" if names else ""
-
-
-def _settings_at(path: KeyPath, values: Any) -> type[Settings] | None:
-    """The settings class that holds the keys at `path`."""
-    if not path:
-        return Recipe
-    if path[0] in ("method", "task"):
-        section = values.get(path[0])
-        kind = section.get("kind", "") if isinstance(section, dict) else section
-        table = methods.KINDS if path[0] == "method" else tasks.KINDS
-        return table.get(str(kind)) or (tasks.TextClassification if path[0] == "task" else None)
-    annotation = Recipe.model_fields[str(path[0])].annotation if path[0] in Recipe.model_fields else None
-    return annotation if isinstance(annotation, type) and issubclass(annotation, Settings) else None
-
-
-def _all_settings() -> Iterator[tuple[KeyPath, str]]:
-    for name, info in Recipe.model_fields.items():
-        yield (), name
-        candidates = [info.annotation, *get_args(info.annotation)]
-        for candidate in candidates:
-            if isinstance(candidate, type) and issubclass(candidate, BaseModel):
-                for inner in candidate.model_fields:
-                    yield (name,), inner
 
 
 def schema() -> dict[str, Any]:

@@ -100,6 +100,7 @@ BASELINES = {
     "untuned": "the base as it is",
     "word-overlap": "shared words (TF-IDF)",
     "frequencies": "how frequent each token is",
+    "without-stages": "the same without the stages before it",
 }
 BASELINES_OF_NUMBERS = {"majority": "always the mean score", "tfidf": "TF-IDF + ridge regression"}
 BASELINES_IN_PLAIN = {
@@ -111,6 +112,7 @@ BASELINES_IN_PLAIN = {
     "untuned": "the model before fine-tuning",
     "word-overlap": "counting shared words",
     "frequencies": "guessing by how frequent words are",
+    "without-stages": "the same training without the stages before it",
 }
 
 METHODS = {

@@ -1,0 +1,151 @@
+"""One recipe of several trainings is those trainings one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+from workbench import recipe_of, run_tiny
+
+import tiny
+from tunesmith.errors import RecipeError
+from tunesmith.fitting import Voice
+from tunesmith.folder import RunFolder, read_json
+from tunesmith.recipe import Recipe
+from tunesmith.recipe.reading import read_recipe
+from tunesmith.run import resume, run
+
+Bases = Callable[..., Path]
+SHORT: dict[str, Any] = {"steps": 4, "evaluate_every": 2, "batch_size": 8, "precision": "fp32", "learning_rate": 3e-3}
+
+
+@pytest.fixture
+def texts(tmp_path: Path) -> Path:
+    return tiny.write_rows(tmp_path / "texts.jsonl", tiny.make_sentences(40))
+
+
+@pytest.fixture
+def labelled(tmp_path: Path) -> Path:
+    return tiny.write_rows(tmp_path / "train.jsonl", tiny.make_rows(60))
+
+
+def staged(base: Path, texts: Path, labelled: Path, output: Path, **sections: Any) -> Recipe:
+    """A head for gaps on the frozen body, then the language, then labels."""
+    stage = {"task": "language-modeling", "data": {"train": str(texts)}, "train": SHORT, "judge": {"baselines": "off"}}
+    stages = [{**stage, "method": "head"}, stage]
+    given: dict[str, Any] = {"stages": stages, "train": SHORT, "judge": {"baselines": ["without-stages"]}, **sections}
+    return recipe_of(base, labelled, output, **given)
+
+
+def weights(folder: Path) -> dict[str, Any]:
+    return load_file(folder / "model" / "model.safetensors")
+
+
+def same(one: Path, other: Path) -> bool:
+    mine, theirs = weights(one), weights(other)
+    return mine.keys() == theirs.keys() and all(bool((mine[name] == theirs[name]).all()) for name in mine)
+
+
+def test_stages_are_runs_one_after_the_other(bases: Bases, texts: Path, labelled: Path, tmp_path: Path) -> None:
+    """Bit for bit the weights of three runs by hand; the training without stages is a baseline, scored as that run."""
+    base, output = bases("bert"), tmp_path / "run"
+    finished = run(staged(base, texts, labelled, output))
+    language: dict[str, Any] = {"task": "language-modeling", "train": SHORT}
+    first = run_tiny(base, texts, tmp_path / "first", method="head", **language)
+    second = run_tiny(first.folder.path, texts, tmp_path / "second", **language)
+    third = run_tiny(second.folder.path, labelled, tmp_path / "third", train=SHORT)
+    without = run_tiny(base, labelled, tmp_path / "without", train=SHORT)
+    folders = [output / "stages" / name for name in ("1-language-modeling", "2-language-modeling", "without-stages")]
+    for mine, theirs in zip([*folders, output], (first, second, without, third), strict=True):
+        assert same(mine, theirs.folder.path), mine
+    assert finished.manifest["base"]["reference"] == str(folders[1])
+    assert finished.scores["baselines"]["without-stages"]["accuracy"] == without.scores["validation"]["accuracy"]
+    assert finished.verdict["over"] == "without-stages"
+    assert not same(output, without.folder.path), "the stages changed nothing: nothing was tested"
+    again = finished.predict(["card", "cash"])
+    assert again == third.predict(["card", "cash"])
+
+
+class Breaker(Voice):
+    """Stops the work at its n-th step, whichever stage that is in."""
+
+    def __init__(self, at: int) -> None:
+        self.left = at
+
+    def step(self, step: Any, total: int) -> None:
+        self.left -= 1
+        if self.left == 0:
+            raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("at", [3, 7, 10, 15])
+def test_what_was_interrupted_in_any_stage_goes_on(
+    bases: Bases, texts: Path, labelled: Path, tmp_path: Path, at: int
+) -> None:
+    """In the first, the second, the training without stages, the last: the same bytes as in one go, and what was
+    finished is not trained again."""
+    base = bases("bert")
+    straight = run(staged(base, texts, labelled, tmp_path / "straight"))
+    output = tmp_path / "broken"
+    with pytest.raises(ZeroDivisionError):
+        run(staged(base, texts, labelled, output), voice=Breaker(at))
+    done = [place for place in sorted((output / "stages").iterdir()) if finished(place)]
+    before = [read_json(RunFolder(place).manifest) for place in done]
+    again = resume(output)
+    assert len(done) == (at - 1) // 4
+    assert [read_json(RunFolder(place).manifest) for place in done] == before
+    assert same(again.folder.path, straight.folder.path)
+    assert again.scores["validation"] == straight.scores["validation"]
+
+
+def finished(place: Path) -> bool:
+    folder = RunFolder(place)
+    return folder.manifest.exists() and bool(read_json(folder.manifest).get("finished"))
+
+
+def test_without_its_baseline_nothing_is_trained_twice(
+    bases: Bases, texts: Path, labelled: Path, tmp_path: Path
+) -> None:
+    run(staged(bases("bert"), texts, labelled, tmp_path / "run", judge={"baselines": ["majority"]}))
+    assert sorted(place.name for place in (tmp_path / "run" / "stages").iterdir()) == [
+        "1-language-modeling", "2-language-modeling",
+    ]  # fmt: skip
+
+
+def test_a_fault_in_a_stage_is_placed(tmp_path: Path) -> None:
+    page = tmp_path / "recipe.yaml"
+    page.write_text(
+        "model: package:x\n"
+        "stages:\n"
+        "  - task: language-modeling\n"
+        "    data: {train: a.jsonl}\n"
+        "    train: {epohcs: 3}\n"
+        "  - task: no-such\n"
+        "    data: {train: b.jsonl}\n"
+        "  - data: {train: c.jsonl}\n"
+        "    judge: {primary: perplexity}\n"
+        "data: {train: d.jsonl}\n"
+    )
+    with pytest.raises(RecipeError) as caught:
+        read_recipe(page)
+    told = [str(fault) for fault in caught.value.faults]
+    assert len(told) == 3
+    assert "recipe.yaml:5:13" in told[0] and 'did you mean "epochs"?' in told[0]
+    assert "recipe.yaml:6:" in told[1] and "no such kind 'no-such'" in told[1]
+    assert "judge.primary: this task's metrics are" in told[2] and "recipe.yaml:8:" in told[2]
+
+
+def test_paths_of_stages_are_relative_to_the_recipe(tmp_path: Path) -> None:
+    page = tmp_path / "recipe.yaml"
+    page.write_text("model: m\nstages: [{task: language-modeling, data: {train: a.jsonl}}]\ndata: {train: b.jsonl}\n")
+    assert read_recipe(page).stages[0].data.train == str(tmp_path / "a.jsonl")
+
+
+def test_a_recipe_without_stages_has_no_such_baseline(tmp_path: Path) -> None:
+    page = tmp_path / "recipe.yaml"
+    page.write_text("model: m\ndata: {train: b.jsonl}\njudge: {baselines: [without-stages]}\n")
+    with pytest.raises(RecipeError, match="none of this task's"):
+        read_recipe(page)
