@@ -33,7 +33,7 @@ def measure(folder: RunFolder, rows: Sequence[Row], machine: Machine, threads: i
         "run": str(folder.path.absolute()),
         "device": machine.device,
         "threads": threads,
-        "rows": [_inputs(row) for row in rows[:MOST_ROWS]],
+        "rows": [row.values for row in rows[:MOST_ROWS]],
     }
     command = [sys.executable, "-P", "-m", "tunesmith.footprint"]  # -P: nothing beside us is taken for a library
     try:
@@ -55,19 +55,17 @@ def measure(folder: RunFolder, rows: Sequence[Row], machine: Machine, threads: i
     return {"inference_memory_bytes": needed}
 
 
-def _inputs(row: Row) -> list[str]:
-    return [str(row[name]) for name in ("text", "text_pair") if row.get(name)]
-
-
 def answer(job: Mapping[str, Any]) -> int:
     """Open the model, answer the rows one by one, and tell the peak in bytes."""
     import torch
 
+    from tunesmith.answering import Details
     from tunesmith.open import Run
 
     run = Run(job["run"], Machine(device=job["device"], threads=job["threads"]))
-    for texts in job["rows"]:
-        run.predict([tuple(texts) if len(texts) == 2 else texts[0]])
+    names = [column.name for column in run.inputs]
+    for values in job["rows"]:
+        run.answer_rows([Row({name: values[name] for name in names if name in values}, "row", 1)], Details())
     reserved = torch.cuda.max_memory_reserved() if torch.cuda.is_available() else 0
     return peak_memory_bytes() + reserved
 

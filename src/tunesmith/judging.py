@@ -15,14 +15,14 @@ from tunesmith.audits.suspects import find_suspects
 from tunesmith.audits.verdict import NOT_JUDGED, judge
 from tunesmith.baselines import Baseline, Frequencies, Majority, NearestNeighbours, Tfidf, Untuned, WordOverlap, embed
 from tunesmith.data.rows import Row, as_text
-from tunesmith.data.sensitive import mask, mask_all
+from tunesmith.data.sensitive import mask
 from tunesmith.evaluation import RESAMPLES, as_predictions, predict, score
 from tunesmith.fitting import Voice
 from tunesmith.folder import RunFolder
 from tunesmith.lexicon import Lexicon
 from tunesmith.open import Run
 from tunesmith.overlap import Overlap
-from tunesmith.preparing import Work
+from tunesmith.preparing import Work, said_masked
 from tunesmith.recipe import WITHOUT_STAGES
 from tunesmith.report.manifest import now
 from tunesmith.tasks.contract import Example, Prediction, length_of
@@ -221,8 +221,8 @@ def _shown_row(work: Work, row: Row, prediction: Prediction) -> dict[str, Any]:
     return {
         "where": row.where,
         "text": mask(" | ".join(as_text(row[name]) for name in inputs if row.get(name))),
-        "gold": mask_all(work.task.said(prediction.gold, row)),
-        "answer": mask_all(work.task.said(prediction.answer, row)),
+        "gold": said_masked(work.task, prediction.gold, row),
+        "answer": said_masked(work.task, prediction.answer, row),
         "score": prediction.score,
     }
 

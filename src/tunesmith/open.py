@@ -242,5 +242,7 @@ def _as_row(text: str | tuple[str, str], number: int, columns: Sequence[task_set
     for column, cell in zip_longest(columns, cells):
         values[column.name], fault = check_cell(column, cell)
         if fault:
-            raise DataError(f"{column.name} {fault}", f"input:{number}")
+            names = ", ".join(column.name for column in columns)
+            remedy = f"the model reads {names}: give rows of these in a file (--data)"
+            raise DataError(f"{column.name} {fault}", f"input:{number}", remedy)
     return Row({name: value for name, value in values.items() if value is not None}, "input", number)

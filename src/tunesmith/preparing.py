@@ -14,7 +14,8 @@ from tunesmith.data.batches import Order
 from tunesmith.data.findings import Finding
 from tunesmith.data.loading import Splits
 from tunesmith.data.material import Material, read_material
-from tunesmith.data.sensitive import mask_all, mask_names
+from tunesmith.data.rows import Row, as_text
+from tunesmith.data.sensitive import mask_all, mask_beside, mask_names
 from tunesmith.devices import Devices, seed_everything
 from tunesmith.errors import DataError, Fault, ModelError, ResourceError
 from tunesmith.fitting import Voice
@@ -192,6 +193,16 @@ def first_batch(work: Work) -> list[dict[str, Any]]:
     return [_shown_example(work, index) for index in order.rows_of(1)[:SHOWN_ROWS]]
 
 
+def said_masked(task: Any, value: Any, row: Row) -> Any:
+    """A gold or an answer as people may read it. Pieces of the text hide what is hidden there; labels speak for
+    themselves."""
+    said, names = task.said(value, row), task.classes(value)
+    if said == names or said in names:
+        return mask_all(said)
+    text = " ".join(as_text(row.get(column.name)) for column in task.settings.columns if column.is_input)
+    return mask_beside(said, text)
+
+
 def _shown_example(work: Work, index: int) -> dict[str, Any]:
     """An encoded training row for people to read. One that holds what nobody should see is encoded once more with
     that masked: no tokenizer tells reliably which tokens a piece of the text became."""
@@ -205,6 +216,6 @@ def _shown_example(work: Work, index: int) -> dict[str, Any]:
     return {
         "where": row.where,
         "tokens": tokens,
-        "label": mask_all(work.task.said(work.task.gold(row), row)),
+        "label": said_masked(work.task, work.task.gold(row), row),
         "masked": hides,
     }

@@ -81,6 +81,9 @@ def propose(
         share = 0.2 if many < FEW_ROWS else 0.1
         lines.append(Line("data.test", share, "split off train by the hash of the text, and sealed: opened once"))
     lines += [Line(f"data.columns.{line.key}", line.value, line.why) for line in found.to_name(table)]
+    if found.task.kind == "question-answering":
+        text = found.columns[1].value
+        lines.append(Line("data.group", text, "questions about one text stay together"))
     lines += [*_training(model_line.value, many, table, found), Line("seed", 0, "")]
     lines.append(Line("output", f"runs/{_name(data)}", "the run folder"))
     return [replace(line, why=_one_line(line.why)) for line in lines]

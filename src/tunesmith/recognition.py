@@ -113,7 +113,7 @@ def _words_with_tags(table: Table) -> Found | None:
     for name in (name for name in TOKENS.names if name in lists):
         for other in sorted(lists, key=lambda other: (other not in TAGS.names, table.columns.index(other))):
             rows = [row for row in table.rows if row.get(name) is not None and row.get(other) is not None]
-            if other != name and rows and all(len(row[name]) == len(row[other]) for row in rows):
+            if other != name and rows and all(_are_as_many(row[name], row[other]) for row in rows):
                 kinds = {kind_of_tag(str(tag)) for row in rows for tag in row[other]} - {""}
                 many = "1 type" if len(kinds) == 1 else f"{len(kinds)} types"
                 why = f"each word is tagged: {many} ({short(other)})"
@@ -129,7 +129,7 @@ def _questions(table: Table) -> Found | None:
     if None in names or not is_text(table.values(str(names[0]))) or not is_text(table.values(str(names[1]))):
         return None
     given = table.values(str(names[2]))
-    if not given or not all(isinstance(value, dict | list) for value in given[:LOOKED_AT_LISTS]):
+    if not given or not all(_are_answers(value) for value in given[:LOOKED_AT_LISTS]):
         return None
     none = sum(not (value.get("text") if isinstance(value, dict) else value) for value in given) / len(given)
     why = f"where in a text the answer stands{f'; {none:.0%} of the questions have none' if none else ''}"
@@ -173,6 +173,17 @@ def _texts_with_partners(table: Table) -> Found | None:
     ]
     why = f"each text has a partner to be found ({short(names[1])})"
     return Found(SentenceSimilarity(target=target), columns, why)
+
+
+def _are_as_many(words: Any, tags: Any) -> bool:
+    return isinstance(words, list) and isinstance(tags, list) and len(words) == len(tags)
+
+
+def _are_answers(value: Any) -> bool:
+    """Whether a cell holds answers as the field writes them, be it none."""
+    if isinstance(value, dict):
+        return "text" in value
+    return isinstance(value, list) and all(isinstance(item, dict) and "text" in item for item in value)
 
 
 def _are_lists_of_names(values: Sequence[Any]) -> bool:

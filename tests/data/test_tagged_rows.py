@@ -53,7 +53,7 @@ def test_words_and_tags_are_read(tmp_path: Path, row: dict[str, Any], cells: tup
         ({"tokens": ["a", 3], "tags": ["O", "O"]}, "holds a word (number 2) that is a number, not text"),
         ({"tokens": ["a\0"], "tags": ["O"]}, "holds a word (number 1) that holds a NUL character"),
         ({"tokens": {"a": 1}, "tags": ["O"]}, "tokens is an object, not a list of words"),
-        ({"tokens": "[1", "tags": ["O"]}, "tokens is no list of words"),
+        ({"tokens": "[1", "tags": ["O"]}, "tags are 1 for 2 words"),
         ({"tokens": ["a"], "tags": "O"}, "tags is one text ('O'), not a list of tags"),
         ({"tokens": ["a"], "tags": [""]}, "holds a tag (number 1) that is empty"),
         ({"tokens": ["a"], "tags": [None]}, "holds a tag (number 1) that is missing"),

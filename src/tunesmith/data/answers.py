@@ -20,7 +20,7 @@ def given_answers(cell: Any) -> tuple[Given | None, str]:
             return None, "has no lists `text` and `answer_start` of the same length"
         pairs = list(zip(texts, starts, strict=True))
     elif isinstance(cell, list) and all(isinstance(item, dict) for item in cell):
-        pairs = [(item.get("text"), item.get("answer_start")) for item in cell]
+        pairs = [(item.get("text"), item.get("answer_start", item.get("start"))) for item in cell]
     else:
         return None, 'is neither {"text": [..], "answer_start": [..]} nor a list of answers'
     for number, (text, start) in enumerate(pairs, start=1):
@@ -32,7 +32,8 @@ def given_answers(cell: Any) -> tuple[Given | None, str]:
 
 
 def placed(given: Given, context: str) -> str:
-    """Find the starts that are missing, in place; what is wrong with those that are given ("" if nothing)."""
+    """Find the starts that are missing and leave white space around answers out, in place; what is wrong with the
+    starts that are given ("" if nothing)."""
     for number, (text, start) in enumerate(zip(given["texts"], given["starts"], strict=True)):
         if start is None:
             given["starts"][number] = start = context.find(text)
@@ -42,4 +43,6 @@ def placed(given: Given, context: str) -> str:
             other = context.find(text)
             where = f"it stands at {other}" if other >= 0 else "it stands nowhere in it"
             return f"holds an answer (number {number + 1}) that does not stand at {start} of the text: {where}"
+        given["texts"][number] = text.strip()
+        given["starts"][number] = start + len(text) - len(text.lstrip())
     return ""

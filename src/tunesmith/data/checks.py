@@ -21,6 +21,8 @@ from tunesmith.data.label_checks import (
     class_sizes,
     classes_of,
     labels_in_texts,
+    lost_spans,
+    odd_tags,
     targets_of,
 )
 from tunesmith.data.rows import Row, as_text, input_keys
@@ -66,6 +68,8 @@ def find_all(
         *absent_classes(classes),
         *labels_in_texts(keys, labels),
         *broken_tags(splits, columns),
+        *odd_tags(splits, columns),
+        *lost_spans(splits, columns),
         *sensitive_texts(texts),
     ]
 

@@ -207,8 +207,8 @@ def _list_of(value: Any, what: str, example: str) -> tuple[list[Any], str]:
 
 
 def _tokens_cell(value: Any) -> tuple[Any, str]:
-    """A list of words; or a text, whose words are then found (see `tags.words_of`)."""
-    if isinstance(value, str) and not value.lstrip().startswith("["):
+    """A list of words (JSON in a text, too); or a text, whose words are then found (see `tags.words_of`)."""
+    if isinstance(value, str) and not _is_json_list(value):
         return _text_cell(value)
     words, fault = _list_of(value, "words", '["two", "words"]')
     for number, word in enumerate(words, start=1):
@@ -218,12 +218,23 @@ def _tokens_cell(value: Any) -> tuple[Any, str]:
     return (words, "") if any(map(str.strip, words)) else (None, fault or "is empty")
 
 
+def _is_json_list(text: str) -> bool:
+    if not text.lstrip().startswith("["):
+        return False
+    try:
+        return isinstance(parse(text.encode("utf-8", "surrogatepass")), list)
+    except JsonFault:
+        return False
+
+
 def _spans_cell(value: Any) -> tuple[Any, str]:
     """A list of spans, in the order of the text."""
     items, fault = _list_of(value, "spans", SPAN_EXAMPLE)
     spans = []
     for number, item in enumerate(items, start=1):
         span, wrong = span_cell(item)
+        if span is not None and (wrong := _broken(span["label"])):
+            return None, f"holds a span (number {number}) whose label {wrong}"
         if span is None:
             return None, f"holds a span (number {number}) that {wrong}"
         spans.append(span)
@@ -257,6 +268,11 @@ def misfit(column: Column, values: Mapping[str, Any]) -> str:
         if span["start"] < reach:
             return f"holds spans that overlap (at {span['start']}); of overlapping ones a model can give one"
         reach = span["end"]
+        covered = about[span["start"] : span["end"]]
+        if not covered.strip():
+            return f"holds a span of white space (at {span['start']})"
+        span["start"] += len(covered) - len(covered.lstrip())
+        span["end"] -= len(covered) - len(covered.rstrip())
     return ""
 
 

@@ -7,11 +7,12 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 from statistics import median
+from typing import Any
 
 from tunesmith.data import sensitive
 from tunesmith.data.findings import Finding, counted, on_rows
 from tunesmith.data.rows import Row, normalised
-from tunesmith.data.tags import kind_of_tag, scheme_of, spans_of
+from tunesmith.data.tags import kind_of_tag, scheme_of, spans_of, tags_of, words_of
 from tunesmith.recipe.tasks import Column
 
 BUDA = "Buda et al. 2018, arXiv:1710.05381"
@@ -91,6 +92,9 @@ def absent_classes(classes: Mapping[str, Sequence[tuple[str, ...]]]) -> Iterator
             message = f"{some} a label that no training row has, for example {shown(str(example))}: no answer to "
             message += "such a row can be wholly right"
             yield on_rows("unknown-label", "warn", message, {name: unknown})
+        if given and known and not asked:
+            message = f"no {name} row has any label: whatever is answered there, found names score nothing"
+            yield Finding("nothing-asked", "warn", message, remedy=f"add rows with labels to {name}", count=len(given))
         missing = sorted(known - asked) if asked else []
         if missing:
             named = ", ".join(map(shown, missing[:NAMED_LABELS])) + (", ..." if len(missing) > NAMED_LABELS else "")
@@ -141,6 +145,41 @@ def _is_rare_elsewhere(
 ) -> bool:
     others = [index for index in sample if labels[index] not in (None, label)]
     return sum(pattern.search(keys[index]) is not None for index in others) < STRAY_LABEL * len(others)
+
+
+def lost_spans(splits: Mapping[str, Sequence[Row]], columns: Sequence[Column]) -> Iterator[Finding]:
+    """Rows with a span that no tags on words can say: it begins or ends inside a word, or shares one with another."""
+    learned = next((column for column in columns if column.kind == "spans"), None)
+    if learned is None:
+        return
+    rows = {
+        name: [index for index, row in enumerate(mine) if _loses_spans(row[learned.about], row.get(learned.name) or [])]
+        for name, mine in splits.items()
+    }
+    if any(rows.values()):
+        many = counted(sum(map(len, rows.values())), "row")
+        message = f"{many} with a span that begins or ends inside a word, or shares a word with another: no answer can "
+        message += "be exactly that span"
+        yield on_rows("lost-spans", "warn", message, rows, remedy="let spans begin and end with words")
+
+
+def _loses_spans(text: str, spans: Sequence[Mapping[str, Any]]) -> bool:
+    words = words_of(text)
+    given = {(span["start"], span["end"], span["label"]) for span in spans}
+    told = spans_of(tags_of(given, words), "BIO")
+    return given != {(words.starts[span.first], words.ends[span.last - 1], span.kind) for span in told}
+
+
+def odd_tags(splits: Mapping[str, Sequence[Row]], columns: Sequence[Column]) -> Iterator[Finding]:
+    """Tags that are numbers, or letters of a scheme without a type: each is then taken for a type of its own."""
+    learned = next((column for column in columns if column.kind == "tags"), None)
+    known = {tag for row in splits["train"] for tag in row.get(learned.name) or []} if learned else set()
+    odd = sorted(tag for tag in known if tag.isdigit() or (len(tag) == 1 and tag in "BIESLUM"))
+    if (odd and "O" not in known) or (odd and not any("-" in tag for tag in known)):
+        named = ", ".join(map(shown, odd[:NAMED_LABELS]))
+        message = f"tags without the name of a type ({named}): each is taken for a type of its own"
+        remedy = "write names: B-PER, I-PER, O; of numbers, those that they stand for"
+        yield Finding("odd-tags", "warn", message, remedy=remedy, count=len(odd))
 
 
 def broken_tags(splits: Mapping[str, Sequence[Row]], columns: Sequence[Column]) -> Iterator[Finding]:

@@ -8,6 +8,7 @@ form that ordinary text does not meet it. So these are suspicions, and what has 
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -20,6 +21,9 @@ from tunesmith.data.patterns import AMONG_NUMBERS, PERSONAL, RESTS, SECRETS, Pat
 
 _BLOCK_ROWS = 20_000
 ROUNDS = 8
+LEAST_SHARED = 3
+"""A word that a piece shares with something hidden has at least so many letters."""
+
 CROWDED = "[a text full of personal data or secrets]"
 
 
@@ -58,10 +62,39 @@ def mask(text: str) -> str:
 
 
 def mask_all(value: Any) -> Any:
-    """A cell or an answer for people to read: a text or a list of texts masked, a number as it is."""
+    """A cell or an answer for people to read: a text masked, a list of texts as one (what is hidden may go over several
+    of them), a number as it is."""
     if isinstance(value, list):
-        return [mask_all(item) for item in value]
+        return (
+            _mask_words(value) if all(isinstance(item, str) for item in value) else [mask_all(item) for item in value]
+        )
     return mask(value) if isinstance(value, str) else value
+
+
+def _mask_words(words: Sequence[str]) -> list[str]:
+    """Words of a text, each that holds a part of what is to be hidden replaced by its kind."""
+    begins = list(accumulate((len(word) + 1 for word in words), initial=0))
+    shown = list(words)
+    for begin, end, kind in _places(" ".join(words)):
+        for index in range(bisect_right(begins, begin) - 1, len(words)):
+            if begins[index] >= end:
+                break
+            shown[index] = f"[{kind}]"
+    return shown
+
+
+def mask_beside(value: Any, text: str) -> Any:
+    """A piece of a text, or a list of pieces, for people to read: hidden is what shares a word with anything that is
+    hidden in the whole text. (Alone, a piece of a password is a word like any other.)"""
+    if isinstance(value, list):
+        return [mask_beside(item, text) for item in value]
+    if not isinstance(value, str):
+        return value
+    words = {word for word in re.findall(r"\w+", value) if len(word) >= LEAST_SHARED}
+    for begin, end, kind in _places(text):
+        if words & set(re.findall(r"\w+", text[begin:end])) or text[begin:end] in value:
+            return f"[{kind}]"
+    return mask(value)
 
 
 def mask_names(names: Iterable[str]) -> dict[str, str]:

@@ -236,7 +236,7 @@ def raw_rows(file: RowFile) -> Iterator[RawRow]:
 
         return hub_rows(file)
     raws = guarded_rows(file) if needs_guard(file) else rows_here(file)
-    return questions_of(raws) if file.kind in NESTED_KINDS else raws
+    return questions_of(raws, file.counts_rows) if file.kind in NESTED_KINDS else raws
 
 
 def _map(file: RowFile, found: Sequence[str], wanted: Wanted) -> tuple[Places, list[str]]:

@@ -1,20 +1,30 @@
 """Texts as words, and tags on words as spans: the schemes of the field.
 
 BIO (also IOB2): `B-` begins a span, `I-` goes on with it. IOB1: `B-` only where two spans of one type meet. IOBES (also
-BILOU): `E-` (`L-`) ends a span, `S-` (`U-`) is one of a single word. IO: `I-`, or the type's bare name, for every word.
+BILOU, BMES): `E-` (`L-`) ends a span, `S-` (`U-`) is one of a single word, `M-` is inside of one. IO: `I-`, or the
+type's bare name, for every word.
 """
 
 from __future__ import annotations
 
 import re
+import unicodedata
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 OUTSIDE = "O"
-_PREFIXED = re.compile(r"([BIESLU])-(.+)", re.DOTALL)
-_WORD = re.compile(r"\w+|[^\w\s]")
-_USUAL = {"L": "E", "U": "S"}
+_PREFIXED = re.compile(r"([BIESLUM])-(.+)", re.DOTALL)
+_UNSPACED = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+    "\U00020000-\U0003ffff"
+)
+"""Thai, Lao, Burmese, Khmer, kana and Han are written without spaces: each of their letters is a word."""
+
+_WORD = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+|[^\w\s]")
+_JOINERS = "\u200c\u200d\ufe0e\ufe0f"
+_USUAL = {"L": "E", "U": "S", "M": "I"}
 
 
 @dataclass(frozen=True)
@@ -27,16 +37,33 @@ class Words:
 
 
 def words_of(cell: str | Sequence[str]) -> Words:
-    """A text's words: runs of letters and digits, and each sign by itself. A list's words are its items, and its text
-    is these with a space between."""
+    """A text's words: runs of letters and digits with the marks on them, and each sign by itself. A list's words are
+    its items, and its text is these with a space between."""
     if isinstance(cell, str):
         found = [match.span() for match in _WORD.finditer(cell)]
+        found = found if cell.isascii() else _with_marks(cell, found)
         return Words(cell, [start for start, _ in found], [end for _, end in found])
     starts, end = [], 0
     for word in cell:
         starts.append(end)
         end += len(word) + 1
     return Words(" ".join(cell), starts, [start + len(word) for start, word in zip(starts, cell, strict=True)])
+
+
+def _with_marks(text: str, found: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Words with combining marks and joiners put back on the letters that they stand on, and what follows them."""
+    joined: list[tuple[int, int]] = []
+    open_end = False
+    for start, end in found:
+        is_mark = unicodedata.category(text[start])[0] == "M" or text[start] in _JOINERS
+        touches = bool(joined) and joined[-1][1] == start
+        goes_on = open_end and not is_mark and re.match(rf"[^\W{_UNSPACED}]", text[start]) is not None
+        if touches and (is_mark or goes_on):
+            joined[-1] = (joined[-1][0], end)
+        else:
+            joined.append((start, end))
+        open_end = is_mark and touches
+    return joined
 
 
 @dataclass(frozen=True)
@@ -107,8 +134,8 @@ def tags_of(spans: Iterable[tuple[int, int, str]], words: Words) -> list[str]:
     hold one, the first keeps it."""
     tags = [OUTSIDE] * len(words.starts)
     for start, end, kind in sorted(spans):
-        inside = [i for i in range(len(tags)) if words.starts[i] < end and words.ends[i] > start]
-        free = [i for i in inside if tags[i] == OUTSIDE]
+        inside = range(bisect_right(words.ends, start), bisect_left(words.starts, end))
+        free = [i for i in inside if tags[i] == OUTSIDE and words.starts[i] < words.ends[i]]
         for number, place in enumerate(free):
             tags[place] = f"{'I' if number else 'B'}-{kind}"
     return tags

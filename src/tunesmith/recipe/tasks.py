@@ -183,14 +183,17 @@ class TokenClassification(Settings):
         return ("windows", "truncate")
 
     def settled(self, found: Sequence[str], named: Mapping[str, str]) -> Self:
-        """These settings with `target` worked out: `tags` where the recipe or the file has words or tags for it."""
+        """These settings with `target` worked out: the first of which the recipe names a column, or all columns are in
+        the file, by whatever name."""
         if self.target != "auto":
             return self
-        for names in (set(named), set(found)):
-            for target, (about, answer) in self.TARGETS.items():
-                if names & {about.name, answer.name} - {"text"}:
-                    return self.but(target=target)
-        return self.but(target="tags" if {*TOKENS.names, *TAGS.names} & set(found) else "spans")
+        for target, (about, answer) in self.TARGETS.items():
+            if set(named) & {about.name, answer.name} - {"text"}:
+                return self.but(target=target)
+        for target, columns in self.TARGETS.items():
+            if all(column.name in named or set(column.names) & set(found) for column in columns):
+                return self.but(target=target)
+        return self.but(target="tags" if set(TOKENS.names) & set(found) else "spans")
 
     def idle(self) -> Iterator[Fault]:
         """No setting is without effect."""

@@ -26,6 +26,9 @@ _ORDER = (BAD, WARN, INFO)
 
 TITLES = {
     "broken-tags": "Tags that do not fit together",
+    "lost-spans": "Spans that no answer can be",
+    "nothing-asked": "Rows that ask for nothing",
+    "odd-tags": "Tags without names",
     "bad-rows": "Bad rows were left out",
     "rare-class": "Some classes have very few rows",
     "unknown-label": "Labels that training never showed",

@@ -20,7 +20,7 @@ import torch
 from torch.nn import functional
 
 from tunesmith.data.rows import Row
-from tunesmith.errors import ModelError
+from tunesmith.errors import DataError, ModelError
 from tunesmith.models.heads import QUESTIONS, load_classifier
 from tunesmith.models.loaded import Loaded
 from tunesmith.models.references import Base
@@ -75,7 +75,10 @@ class QuestionAnswering(UsualTask):
         self.settings = settings
 
     def learn(self, rows: Sequence[Row]) -> None:
-        """Nothing: the head has the same two outputs for all rows."""
+        """Nothing: the head has the same two outputs for all rows. Raises DataError where there is nothing to learn."""
+        if rows and not any((row.get("answers") or {}).get("texts") for row in rows):
+            message = "no training row has an answer"
+            raise DataError(message, rows[0].file, "name the column of answers under data.columns as `answers: THEIRS`")
 
     def learned(self) -> dict[str, Any]:
         return {"labels": list(self.labels)}

@@ -194,15 +194,17 @@ class TokenClassification(UsualTask):
 
     def _answer(self, logits_WC: np.ndarray, words: Words) -> Answer:
         """The spans of the likeliest tags, each with the mean probability of its tags; the row's own is that of its
-        least sure word."""
-        if not len(logits_WC):
+        least sure word. A word of which the model has no token neither begins, ends nor parts a span."""
+        unread_C = SURELY_OUTSIDE * np.eye(logits_WC.shape[1])[0]
+        read_W = np.flatnonzero((logits_WC != unread_C).any(axis=1))
+        if not len(read_W):
             return Answer([], 1.0)
-        probabilities_WC = softmax(logits_WC)
+        probabilities_WC = softmax(logits_WC[read_W])
         best_W, sure_W = probabilities_WC.argmax(axis=1), probabilities_WC.max(axis=1)
         spans = [
             {
-                "start": words.starts[span.first],
-                "end": words.ends[span.last - 1],
+                "start": words.starts[read_W[span.first]],
+                "end": words.ends[read_W[span.last - 1]],
                 "label": span.kind,
                 "score": float(sure_W[span.first : span.last].mean()),
                 **({"mended": True} if span.mended else {}),
