@@ -38,7 +38,13 @@ Source = str | Path | Sequence[str]
 
 Line = dict[str, Any]
 
-NO_LABELS = {"score": "a number", "tags": "spans", "spans": "spans", "answers": "a piece of a text"}
+NO_LABELS = {
+    "score": "a number",
+    "tags": "spans",
+    "spans": "spans",
+    "answers": "a piece of a text",
+    "text": "a text that it writes",
+}
 """What a row is answered with where that is no label, by what is learned."""
 
 

@@ -13,7 +13,7 @@ import torch
 from tunesmith.data.batches import length_sorted
 from tunesmith.data.rows import Row
 from tunesmith.devices import Devices, machine_errors_named
-from tunesmith.evaluation import as_predictions
+from tunesmith.evaluation import as_predictions, predict
 from tunesmith.models import layers
 from tunesmith.models.loaded import Loaded, as_base
 from tunesmith.tasks.contract import Example, length_of
@@ -136,6 +136,19 @@ class NearestNeighbours:
             weights /= weights.sum(axis=1, keepdims=True)
             means.append(np.einsum("rk,rkc->rc", weights, self.matrix_RC[near]))
         return self.task.target.logits(np.concatenate(means).astype(float))
+
+
+@dataclass
+class Untuned:
+    """The base as it is, asked in the same way as the tuned model."""
+
+    task: Any
+    loaded: Loaded
+    devices: Devices
+
+    def predict(self, rows: Sequence[Row], examples: Sequence[Example]) -> list[Any]:
+        with as_base(self.loaded):
+            return predict(self.loaded, self.task, examples, self.devices)
 
 
 def embed(task: Any, loaded: Loaded, examples: Sequence[Example], devices: Devices) -> np.ndarray:

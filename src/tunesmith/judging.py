@@ -13,10 +13,11 @@ from tunesmith.audits import cost, slices
 from tunesmith.audits.budgets import find_budgets, with_budgets
 from tunesmith.audits.suspects import find_suspects
 from tunesmith.audits.verdict import NOT_JUDGED, judge
-from tunesmith.baselines import Baseline, Majority, NearestNeighbours, Tfidf, embed
+from tunesmith.baselines import Baseline, Majority, NearestNeighbours, Tfidf, Untuned, embed
 from tunesmith.data.rows import Row, as_text
 from tunesmith.data.sensitive import mask, mask_all
 from tunesmith.evaluation import RESAMPLES, as_predictions, predict, score
+from tunesmith.excerpts import Copy, Lead
 from tunesmith.fitting import Voice
 from tunesmith.folder import RunFolder
 from tunesmith.lexicon import Lexicon
@@ -27,6 +28,7 @@ from tunesmith.tasks.contract import Prediction, length_of
 
 WORST_ERRORS = 25
 SHOWN_SUSPECTS = 25
+SHOWN_EXAMPLES = 10
 
 
 @dataclass
@@ -72,6 +74,9 @@ _FITS: dict[str, Callable[[Work], Baseline]] = {
     "nearest-neighbours": _fit_nearest,
     "lexicon": lambda work: Lexicon.fit(work.task, work.splits.train),
     "overlap": lambda work: Overlap.fit(work.splits.train),
+    "untuned": lambda work: Untuned(work.task, work.loaded, work.devices),
+    "lead": lambda work: Lead.fit(work.task, work.splits.train),
+    "copy": lambda work: Copy(),
 }
 
 
@@ -135,6 +140,8 @@ def judge_run(work: Work, folder: RunFolder, baselines: Mapping[str, Fitted], de
     scores: dict[str, Any] = {"primary": primary, "judged_on": split, "resamples": RESAMPLES}
     scores |= {name: score(measures) for name, measures in tuned.items()}
     scores["baselines"] = {name: score(measures) for name, measures in theirs.items()}
+    if signatures := work.task.signatures():
+        scores["signatures"] = signatures
     scores["calibration"] = _calibration(work, plain, decision)
     if 0 < len(work.splits.leaked) < len(work.splits.test):
         scores["test_without_overlap"] = score(work.task.measures(_without(kept["test"], work.splits.leaked)))
@@ -146,6 +153,8 @@ def judge_run(work: Work, folder: RunFolder, baselines: Mapping[str, Fitted], de
     folders.write_json(folder.audits, {"cost": spent, "not_judged": list(NOT_JUDGED)})
     shown = folders.read_json(folder.data)
     shown["worst_errors"] = _worst(work, kept[split], getattr(work.splits, split))
+    if work.recipe.task.target == "text":
+        shown["examples"] = _examples(work, kept[split], getattr(work.splits, split))
     if work.recipe.task.target in ("label", "path"):
         shown["suspects"] = _suspects(work, kept)
     folders.write_json(folder.data, shown)
@@ -198,6 +207,12 @@ def _worst(work: Work, predictions: Sequence[Prediction], rows: Sequence[Row]) -
     return [_shown_row(work, rows[p.row], p) for p in wrong[:WORST_ERRORS]]
 
 
+def _examples(work: Work, predictions: Sequence[Prediction], rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Rows that lie evenly, good or bad."""
+    step = max(1, -(-len(predictions) // SHOWN_EXAMPLES))
+    return [_shown_row(work, rows[prediction.row], prediction) for prediction in predictions[::step]]
+
+
 def _shown_row(work: Work, row: Row, prediction: Prediction) -> dict[str, Any]:
     """A row and its answer for people to read."""
     inputs = [column.name for column in work.recipe.task.columns if column.is_input]
@@ -224,4 +239,6 @@ def _memory_of_answering(work: Work, folder: RunFolder, split: str) -> dict[str,
     """Of the longest rows: they need the most. Costs the start of a process, so only a budget asks for it."""
     rows, examples = getattr(work.splits, split), work.examples[split]
     longest = sorted(range(len(rows)), key=lambda index: -length_of(examples[index]))
-    return footprint.measure(folder, [rows[index] for index in longest], work.recipe.machine, work.devices.threads)
+    names = [column.name for column in work.recipe.task.columns if column.is_input]
+    texts = [[row[name] for name in names if row.get(name)] for row in (rows[index] for index in longest)]
+    return footprint.measure(folder, texts, work.recipe.machine, work.devices.threads)

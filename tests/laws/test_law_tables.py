@@ -43,8 +43,9 @@ def test_every_baseline_can_be_fitted() -> None:
 
 VALUES: dict[str, Any] = {"labels": ["a"], "score": 1.0, "tags": [{"start": 0, "end": 1, "label": "a", "score": 1.0}]}
 VALUES["spans"] = VALUES["tags"]
-GOLDS = {"answers": ["a"]}
+GOLDS = {"answers": ["a"], "text": ["a"]}
 VALUES["answers"] = {"text": "a", "start": 0, "end": 1}
+VALUES["text"] = {"text": "a", "new_numbers": [], "new_names": []}
 
 
 TARGETS_OF: dict[str, Any] = {kind: settings.TARGETS for kind, settings in tasks.KINDS.items()}  # type: ignore[attr-defined]

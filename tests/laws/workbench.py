@@ -28,8 +28,10 @@ from tunesmith.recipe import (
     QuestionAnswering,
     Recipe,
     Settings,
+    Summarization,
     TextClassification,
     TokenClassification,
+    Translation,
 )
 from tunesmith.run import run
 from tunesmith.tasks.contract import Limit
@@ -44,8 +46,13 @@ TASKS: dict[str, tuple[Settings, Callable[[int], list[dict[str, Any]]]]] = {
     "text-classification": (TextClassification(), tiny.make_rows),
     "token-classification": (TokenClassification(target="tags"), tiny.make_entity_rows),
     "question-answering": (QuestionAnswering(), tiny.make_questions),
+    "summarization": (Summarization(), tiny.make_reversals),
+    "translation": (Translation(), tiny.make_reversals),
 }
 """Every task with its tiny rows."""
+
+WRITERS = {"summarization": "bart", "translation": "llama"}
+"""Tasks whose bases write, and of which family each is tried on."""
 
 NOT_FOR_THE_MODEL = ("target", "window", "position", "row", "rows", "starts", "ends", "owner")
 DTYPES = {"fp32": torch.float32, "fp64": torch.float64}

@@ -48,7 +48,7 @@ def load_classifier(
     A head that the base already has for these very labels is kept; any other is drawn anew from `seed`, and begins with
     this bias if one is given and the head has one.
     """
-    _quiet_library()
+    quiet_library()
     processor = load_tokenizer(base.folder)
 
     def open_for(names: Sequence[str], keep_head: bool) -> nn.Module:
@@ -60,19 +60,19 @@ def load_classifier(
     def make() -> nn.Module:
         had = _labels_of(base, kind)
         if not base.adapters or had in ([], list(labels)):
-            return _merged(open_for(labels, keep_head=had == list(labels)), base)
+            return merged(open_for(labels, keep_head=had == list(labels)), base)
         # an adapter was made for a head of other labels: merge it there, then take the body alone
-        merged = _merged(open_for(had, keep_head=True), base)
+        whole = merged(open_for(had, keep_head=True), base)
         model = open_for(labels, keep_head=False)
         prefix = layers.body_prefix(model)
-        getattr(model, prefix).load_state_dict(getattr(merged, prefix).state_dict())
+        getattr(model, prefix).load_state_dict(getattr(whole, prefix).state_dict())
         return model
 
     model = make()
     return Loaded(model, processor, layers.head_names(model), tuple(labels), base, reload=make)
 
 
-def _quiet_library() -> None:
+def quiet_library() -> None:
     """Keep transformers' bars and load reports out of our output: what is new in a model is said by ourselves."""
     from transformers.utils import logging
 
@@ -174,7 +174,7 @@ def _set_bias(model: nn.Module, bias: Sequence[float]) -> None:
             outputs[-1].bias.copy_(torch.tensor(bias))
 
 
-def _merged(model: nn.Module, base: Base) -> nn.Module:
+def merged(model: nn.Module, base: Base) -> nn.Module:
     """Merge the adapters of a base that is itself an adapter run."""
     for adapter in base.adapters:
         from peft import PeftModel

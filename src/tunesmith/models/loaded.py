@@ -26,6 +26,7 @@ class Loaded:
         reload: makes the untouched base model (head included) once more, equal to the bit.
         entry: what a forward pass goes through; a wrapper for several processes sets it, else it is `model`.
         pads: whether padding costs time in a forward pass; a rewrite may take it out.
+        head_is_new: whether the head was drawn for the task and has all to learn; a base that writes brings its own.
     """
 
     model: nn.Module
@@ -36,6 +37,7 @@ class Loaded:
     reload: Callable[[], nn.Module]
     entry: nn.Module | None = None
     pads: bool = True
+    head_is_new: bool = True
 
     def __call__(self, **inputs: torch.Tensor) -> Any:
         return (self.entry or self.model)(**inputs)

@@ -14,6 +14,7 @@ from tunesmith.recipe.judge import Deploy, Judge, Machine
 from tunesmith.recipe.methods import Full, Head, LastLayers, Lora, Method
 from tunesmith.recipe.tasks import QuestionAnswering, Task, TextClassification, TokenClassification
 from tunesmith.recipe.train import Train
+from tunesmith.recipe.writing import Summarization, Translation
 
 __all__ = [
     "Data",
@@ -28,10 +29,12 @@ __all__ = [
     "QuestionAnswering",
     "Recipe",
     "Settings",
+    "Summarization",
     "Task",
     "TextClassification",
     "TokenClassification",
     "Train",
+    "Translation",
 ]
 
 

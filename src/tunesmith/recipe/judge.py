@@ -8,7 +8,7 @@ from pydantic import Field
 
 from tunesmith.recipe.base import Auto, PositiveInt, Settings
 
-BaselineName = Literal["majority", "tfidf", "nearest-neighbours", "lexicon", "overlap"]
+BaselineName = Literal["majority", "tfidf", "nearest-neighbours", "lexicon", "overlap", "untuned", "lead", "copy"]
 BASELINES: tuple[str, ...] = get_args(BaselineName)
 
 
@@ -18,7 +18,8 @@ class Judge(Settings):
     primary: str = "auto"
     """The metric that drives early stopping, the best checkpoint and the verdict. `auto`: the task's convention
     (text-classification: accuracy, or macro_f1 if the largest class is over 5 times the smallest; micro_f1 for
-    `labels`, spearman for a `score`; token-classification: entity_f1; question-answering: answer_f1)."""
+    `labels`, spearman for a `score`; token-classification: entity_f1; question-answering: answer_f1;
+    summarization: rouge_l; translation: chrf)."""
 
     min_gain: Annotated[float, Field(ge=-1, le=1)] = 0.0
     """The whole 95 % interval of tuned minus best baseline must lie above this for the verdict to say ship."""

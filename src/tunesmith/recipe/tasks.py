@@ -1,43 +1,16 @@
-"""The kinds of task, and the columns that each reads.
-
-`columns` is what the data rooms work from: name, kind of content, whether it must be there, and other names that
-the field uses for it. It follows from the settings, and is no setting itself.
-"""
+"""The kinds of task, and the columns that each reads (`columns` follows from the settings, and is no setting)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field
 
 from tunesmith.errors import Fault
 from tunesmith.recipe.base import Auto, KindOrMapping, PositiveInt, Settings, Share
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column that a task reads.
-
-    Attributes:
-        kind: names the check in `data.columns`: a text, one name, a list of names, a finite number, words, their tags,
-            spans of characters, or answers that stand in a text.
-        is_input: makes up the hash by which rows are split and duplicates are found.
-        about: the column whose words or characters an answer counts.
-    """
-
-    name: str
-    kind: Literal["text", "label", "labels", "number", "tokens", "tags", "spans", "answers"]
-    required: bool = True
-    is_input: bool = True
-    aliases: tuple[str, ...] = ()
-    about: str = ""
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return (self.name, *self.aliases)
-
+from tunesmith.recipe.columns import Column
+from tunesmith.recipe.writing import Summarization, Translation
 
 TEXT = Column("text", "text", aliases=("sentence", "sentence1", "premise", "content", "body", "utterance", "query"))
 TEXT_PAIR = Column("text_pair", "text", required=False, aliases=("sentence2", "hypothesis"))
@@ -231,7 +204,7 @@ def _with_kind(value: object) -> object:
 
 
 Task = Annotated[
-    TextClassification | TokenClassification | QuestionAnswering,
+    TextClassification | TokenClassification | QuestionAnswering | Summarization | Translation,
     Field(discriminator="kind"),
     BeforeValidator(_with_kind),
     KindOrMapping,
@@ -240,4 +213,8 @@ KINDS: dict[str, type[Settings]] = {
     "text-classification": TextClassification,
     "token-classification": TokenClassification,
     "question-answering": QuestionAnswering,
+    "summarization": Summarization,
+    "translation": Translation,
 }
+KEEP_THEIR_HEAD = ("summarization", "translation")
+"""Kinds whose bases already have the head that the task needs: it is no new one that must be taught first."""

@@ -68,11 +68,34 @@ METRICS = {
     "pearson": Metric(
         "Pearson correlation", "pearsonr", "how well the scores are met up to a straight line; 1 is perfect"
     ),
+    "rouge_l": Metric(
+        "ROUGE-L",
+        "rouge",
+        "how much of the reference's words stand in the text in the same order; 1 is all, and no others",
+    ),
+    "rouge_1": Metric("ROUGE-1", "rouge", "how many words the text shares with its reference"),
+    "rouge_2": Metric("ROUGE-2", "rouge", "how many pairs of neighbouring words the text shares with its reference"),
+    "chrf": Metric(
+        "chrF",
+        "chrf",
+        "how many runs of one to six letters the texts share with their references, missing ones weighing more",
+    ),
+    "bleu": Metric("BLEU", "sacrebleu", "how many runs of one to four words of the texts stand in their references"),
+    "new_numbers": Metric(
+        "Rows with new numbers",
+        "new_numbers",
+        "the share of rows whose text holds a number that its source does not; 0 is best",
+    ),
+    "new_names": Metric(
+        "Rows with new names",
+        "new_names",
+        "the share of rows whose text holds a name (a capital inside a sentence) that its source does not; 0 is best",
+    ),
     "rmse": Metric("Root mean squared error", "mse", "the typical error, in the unit of the scores; 0 is best"),
 }
 
 LEVEL = "accuracy_level_"
-LESS_IS_BETTER = ("ece", "rmse")
+LESS_IS_BETTER = ("ece", "rmse", "new_numbers", "new_names")
 
 BASELINES = {
     "majority": "always the commonest class",
@@ -80,6 +103,9 @@ BASELINES = {
     "nearest-neighbours": "nearest neighbours in the frozen base",
     "lexicon": "each word's commonest tag",
     "overlap": "the sentence most like the question",
+    "untuned": "the base as it is",
+    "lead": "the first sentences of the text",
+    "copy": "the text itself, untranslated",
 }
 BASELINES_OF_NUMBERS = {"majority": "always the mean score", "tfidf": "TF-IDF + ridge regression"}
 BASELINES_IN_PLAIN = {
@@ -88,6 +114,9 @@ BASELINES_IN_PLAIN = {
     "nearest-neighbours": "looking up the most similar training texts",
     "lexicon": "looking each word up in a list",
     "overlap": "giving the sentence that shares most words with the question",
+    "untuned": "the model before fine-tuning",
+    "lead": "giving the first sentences of the text",
+    "copy": "giving the text itself, untranslated",
 }
 
 METHODS = {
@@ -166,6 +195,7 @@ LONG_TEXTS = {
     "truncate": "the first {:,} tokens were read",
     "head_tail": "{:,} tokens were read, a quarter of them from the beginning and the rest from the end",
     "windows": "overlapping windows of {:,} tokens were read, and their outputs averaged",
+    "chunks": "parts of up to {:,} tokens were read one by one, and the summaries of the parts summarised",
 }
 """What is read of an input that is longer than the model takes, by `train.long_text`."""
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from tunesmith.recipe.base import Settings
 from tunesmith.tasks.question_answering import QuestionAnswering
+from tunesmith.tasks.sequence_to_sequence import Summarization, Translation
 from tunesmith.tasks.text_classification import TextClassification
 from tunesmith.tasks.token_classification import TokenClassification
 
@@ -13,6 +14,8 @@ TASKS: dict[str, Any] = {
     "text-classification": TextClassification,
     "token-classification": TokenClassification,
     "question-answering": QuestionAnswering,
+    "summarization": Summarization,
+    "translation": Translation,
 }
 
 
