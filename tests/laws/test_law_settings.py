@@ -156,9 +156,9 @@ def writing_rows(kind: str) -> dict[str, Row]:
             common=writing(kind, steps=1),
         ),
         f"{name}.longest_output": Row(
-            {"task": {"longest_output": 2}},
-            lambda plain, changed: 0 < longest_text(changed) <= 2 < longest_text(plain),
-            common=writing(kind, decoder=True),
+            {"task": {"longest_output": 1}},
+            lambda plain, changed: longest_text(changed) == 1 < longest_text(plain),
+            common=writing(kind, decoder=True, steps=30),
         ),
         f"{name}.beams": Row(
             {"task": {"beams": 4}},

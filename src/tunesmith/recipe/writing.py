@@ -14,14 +14,14 @@ from tunesmith.recipe.languages import language_of
 
 SLOT = "{source}"
 
-SOURCE = Column("source", "text", aliases=("document", "article", "dialogue", "text", "content", "body", "input"))
+SOURCE = Column("source", "text", aliases=("document", "article", "dialogue", "text", "content", "body"))
 TARGET = Column(
     "target",
     "texts",
     is_input=False,
-    aliases=("summary", "summaries", "highlights", "tldr", "abstract", "reference", "references", "output"),
+    aliases=("summary", "summaries", "highlights", "tldr", "abstract", "reference", "references"),
 )
-TRANSLATED = Column("source", "text", aliases=("src", "source_text", "sentence", "text", "input"))
+TRANSLATED = Column("source", "text", aliases=("src", "source_text", "sentence", "text"))
 TRANSLATION = Column(
     "target", "texts", is_input=False, aliases=("tgt", "target_text", "translation", "translations", "references")
 )
