@@ -62,7 +62,7 @@ def test_task_and_columns_are_recognised(tunesmith: Command, tmp_path: Path, nam
 PAIRS = [(f"{row['text']} and then some more words", f"{row['text']}!") for row in ROWS]
 WRITTEN: dict[str, tuple[list[dict[str, Any]], str, dict[str, str]]] = {
     "summaries in lists": (
-        [{"id": f"a{i}", "document": f"{long} " * 4, "summaries": [text, "card"]} for i, (long, text) in enumerate(PAIRS)],
+        [{"id": f"a{i}", "document": f"{one} " * 4, "summaries": [other, "a"]} for i, (one, other) in enumerate(PAIRS)],
         "summarization",
         {"source": "document", "target": "summaries"},
     ),
