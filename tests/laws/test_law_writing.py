@@ -282,6 +282,16 @@ def test_what_does_not_fit_is_cut_and_counted(writers: Writers) -> None:
         bench.task.encode([long], processor, Limit(20))
 
 
+def test_no_text_is_longer_than_the_model_has_places_for(writers: Writers) -> None:
+    task = tasks.build(Summarization(longest_output=66))
+    with pytest.raises(ModelError, match=r"task\.longest_output: 66 tokens, but the model has 66 places"):
+        task.load(find_base(str(writers("bart"))), 0, torch.float32)
+    task = tasks.build(Summarization())
+    task.learn([Row({"source": "card", "target": [" ".join(["fee"] * 200)]}, "rows", 1)])
+    task.load(find_base(str(writers("bart"))), 0, torch.float32)
+    assert task.settings.longest_output == 65
+
+
 def test_a_long_source_is_summarised_in_parts(writers: Writers, monkeypatch: pytest.MonkeyPatch) -> None:
     """`chunks`: every token is in one part, each is summarised, and then their summaries; short rows are as ever."""
     bench = set_up(writers("bart", dropout=0.0), Full(), kind="summarization")

@@ -23,6 +23,7 @@ from tunesmith.models.references import Base
 from tunesmith.recipe.writing import SLOT, Writing
 from tunesmith.tasks import metrics, text_metrics
 from tunesmith.tasks.contract import Answer, Batch, Decision, Draw, Example, Limit, Loss, Prediction, UsualTask, Value
+from tunesmith.tasks.long_texts import UNLIMITED
 from tunesmith.tasks.metrics import Measure
 from tunesmith.tasks.unsupported import new_names, new_numbers
 
@@ -73,10 +74,16 @@ class SequenceToSequence(UsualTask):
         self._goes_on, self._end = goes_on(loaded.model), end_of(loaded.model)
         if self.settings.prompt == "auto":
             self.settings = self.settings.but(prompt=self.usual_prompt() if self._goes_on else SLOT)
+        places = getattr(loaded.model.config, "max_position_embeddings", None) or UNLIMITED
         if self.settings.longest_output == "auto":
             lengths = [len(tokens) for tokens in self._tokens_of(self._targets, loaded.processor)]
-            longest = math.ceil(SPARE * float(np.quantile(lengths, USUAL_SHARE)))
+            longest = min(math.ceil(SPARE * float(np.quantile(lengths, USUAL_SHARE))), places - 1)
             self.settings = self.settings.but(longest_output=longest)
+        elif self.settings.longest_output >= places:
+            message = (
+                f"task.longest_output: {self.settings.longest_output:,} tokens, but the model has {places:,} places"
+            )
+            raise ModelError(message, base.reference, f"write {places - 1:,} or less")
         config: Any = loaded.model.generation_config
         config.update(max_new_tokens=self.settings.longest_output, num_beams=self.settings.beams)
         return loaded
