@@ -130,12 +130,16 @@ def _texts_with_spans(table: Table) -> Found | None:
 
 
 SUMMARIES = ("summary", "summaries", "highlights", "tldr", "abstract")
+LABELLED = {"label", "labels"}
 SHORTER = 2
 """A summary is on average so many times shorter than its text."""
 
 
 def _summaries(table: Table) -> Found | None:
-    """Texts beside much shorter ones: by names of their own, or as any source and target."""
+    """Texts beside much shorter ones: by names of their own, or as any source and target. Beside a label (a review with
+    its headline and its stars) they are one more input."""
+    if LABELLED & set(table.columns):
+        return None
     for names in (SUMMARIES, TARGET.names):
         source = next((name for name in SOURCE.names if is_text(table.values(name))), None)
         target = next((name for name in names if name in table.columns and _are_texts(table.values(name))), None)
@@ -152,6 +156,8 @@ def _summaries(table: Table) -> Found | None:
 
 def _translations(table: Table) -> Found | None:
     """Texts in two languages, by codes or by the names of source and target."""
+    if LABELLED & set(table.columns):
+        return None
     texts = [name for name in table.columns if _are_texts(table.values(name))]
     codes = [name for name in texts if language_of(name) and _are_sentences(table.values(name))]
     pair = [next((name for name in column.names if name in texts), "") for column in (TRANSLATED, TRANSLATION)]

@@ -75,6 +75,11 @@ WRITTEN: dict[str, tuple[list[dict[str, Any]], str, dict[str, str]]] = {
         {"source": "en", "target": "lug"},
     ),
     "pairs of equal length": ([{"source": long, "target": text} for long, text in PAIRS], "translation", {}),
+    "a headline beside a label": (
+        [{"text": f"{row['text']} " * 9, "summary": f"{row['text']} {i}", **row} for i, row in enumerate(ROWS)],
+        "text-classification",
+        {},
+    ),
     "a label called target": (
         [{"text": row["text"], "target": row["label"]} for row in ROWS], "text-classification", {"label": "target"}
     ),

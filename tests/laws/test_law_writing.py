@@ -445,6 +445,10 @@ def test_a_run_opens_in_plain_libraries_and_writes_the_same(
     assert all(set(row["answer"]) >= {"text", "new_numbers"} and isinstance(row["gold"], list) for row in validation)
     assert {row["rows"] for row in lines(run.folder.evaluations)} == {3} and len(validation) > 3
     assert "watched-rows" in {note["code"] for note in read_json(run.folder.check)}
+    card = run.folder.card.read_text()
+    code = card[card.index("```python") + len("```python") : card.index("```\n", card.index("```python") + 3)]
+    compile(code, "README.md", "exec")
+    assert f"max_new_tokens={settings['longest_output']}" in code and ("shape[1]" in code) == goes_on
     page = run.folder.report.read_text()
     assert "beside their references" in page and "furthest from their references" in page
 
