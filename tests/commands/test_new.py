@@ -76,7 +76,7 @@ WRITTEN: dict[str, tuple[list[dict[str, Any]], str, dict[str, str]]] = {
     ),
     "pairs of equal length": ([{"source": long, "target": text} for long, text in PAIRS], "translation", {}),
     "a headline beside a label": (
-        [{"text": f"{row['text']} " * 9, "summary": f"{row['text']} {i}", **row} for i, row in enumerate(ROWS)],
+        [{**row, "text": f"{row['text']} " * 9, "summary": f"{row['text']} {i}"} for i, row in enumerate(ROWS)],
         "text-classification",
         {},
     ),
