@@ -40,6 +40,17 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
+def writers(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """`writers(kind, dropout=0.1, ...)`: the folder of a tiny random model that writes, made once a session."""
+
+    @cache
+    def writer(kind: str = "bart", dropout: float = 0.1, layers: int = 2, seed: int = 0) -> Path:
+        return tiny.make_writer(tmp_path_factory.mktemp(kind) / "base", kind, dropout, layers, seed)
+
+    return writer
+
+
+@pytest.fixture(scope="session")
 def tiny_base(bases: Callable[..., Path]) -> Path:
     """A tiny BERT with dropout."""
     return bases("bert")

@@ -69,6 +69,43 @@ def make_model(folder: Path, kind: str = "bert", dropout: float = 0.1, layers: i
     return folder
 
 
+def make_writer(folder: Path, kind: str = "bart", dropout: float = 0.1, layers: int = 2, seed: int = 0) -> Path:
+    """A random model that writes, with an output layer of its own (`-tied`: the word embedding is its output layer)."""
+    import torch
+    import transformers as t
+
+    folder.mkdir(parents=True, exist_ok=True)
+    make_tokenizer(folder)
+    words = (folder / "vocab.txt").read_text().split()
+    family, _, tied = kind.partition("-")
+    shared: dict[str, Any] = {"vocab_size": len(words), "tie_word_embeddings": bool(tied), "pad_token_id": 0}
+    ends = {"bos_token_id": words.index("[CLS]"), "eos_token_id": words.index("[SEP]")}
+    both = {"d_model": 32, "encoder_layers": layers, "decoder_layers": layers, "encoder_ffn_dim": 64,
+            "decoder_ffn_dim": 64, "encoder_attention_heads": 4, "decoder_attention_heads": 4, "dropout": dropout,
+            "max_position_embeddings": 66, "forced_eos_token_id": None, "init_std": 0.2}  # fmt: skip
+    configs = {
+        "t5": lambda: t.T5Config(
+            **shared, d_model=32, d_kv=8, d_ff=64, num_layers=layers, num_heads=4, dropout_rate=dropout,
+            decoder_start_token_id=0, eos_token_id=ends["eos_token_id"],
+        ),
+        "bart": lambda: t.BartConfig(**shared, **both, **ends, decoder_start_token_id=ends["eos_token_id"]),
+        "marian": lambda: t.MarianConfig(**shared, **both, eos_token_id=ends["eos_token_id"], decoder_start_token_id=0),
+        "llama": lambda: t.LlamaConfig(
+            **shared, **ends, hidden_size=32, intermediate_size=64, num_hidden_layers=layers, num_attention_heads=4,
+            num_key_value_heads=2, max_position_embeddings=66, attention_dropout=dropout, initializer_range=0.2,
+        ),
+        "gpt2": lambda: t.GPT2Config(
+            **shared, **ends, n_embd=32, n_layer=layers, n_head=4, n_positions=66, resid_pdrop=dropout,
+            embd_pdrop=dropout, attn_pdrop=dropout, initializer_range=0.2,
+        ),
+    }  # fmt: skip
+    auto = t.AutoModelForCausalLM if family in ("llama", "gpt2") else t.AutoModelForSeq2SeqLM
+    torch.manual_seed(seed)
+    model = auto.from_config(configs[family]())
+    model.save_pretrained(folder)
+    return folder
+
+
 LABELS = ("card", "cash", "transfer")
 
 
@@ -169,6 +206,18 @@ def make_sentences(number: int, seed: int = 0) -> list[dict[str, Any]]:
     for _ in range(number):
         words = source.choices(known, k=source.choice((2, 4, 6, 12)))
         rows.append({"text": " ".join(f"{word} {follows[word]}" for word in words)})
+    return rows
+
+
+def make_reversals(number: int, seed: int = 0, words: int = 6) -> list[dict[str, Any]]:
+    """Texts of a few different words, and the same words backwards."""
+    import random
+
+    source = random.Random(seed)
+    rows = []
+    for _ in range(number):
+        text = source.sample(WORDS[:12], source.randint(3, words))
+        rows.append({"source": " ".join(text), "target": [" ".join(reversed(text))]})
     return rows
 
 

@@ -38,8 +38,16 @@ Source = str | Path | Sequence[str]
 
 Line = dict[str, Any]
 
-NO_LABELS = {"score": "a number", "tags": "spans", "spans": "spans", "answers": "a piece of a text",
-             "positive": "a number", "triplet": "a number", "text": "a number"}  # fmt: skip
+NO_LABELS = {
+    "score": "a number",
+    "tags": "spans",
+    "spans": "spans",
+    "answers": "a piece of a text",
+    "text": "a text that it writes",
+    "positive": "a number",
+    "triplet": "a number",
+    "language": "a number",
+}
 """What a row is answered with where that is no label, by what is learned."""
 
 

@@ -12,7 +12,7 @@ from tunesmith.data.batches import length_sorted
 from tunesmith.devices import Devices, machine_errors_named
 from tunesmith.models.layers import set_training_mode
 from tunesmith.models.loaded import Loaded
-from tunesmith.tasks.contract import Answer, Batch, Example, Prediction, Value, length_of
+from tunesmith.tasks.contract import Answer, Batch, Draw, Example, Prediction, Value, length_of
 from tunesmith.tasks.metrics import Measure
 
 RESAMPLES = 2000
@@ -41,6 +41,23 @@ def predict(
             done += len(piece)
             progress(done)
     return outputs
+
+
+def mean_loss(
+    loaded: Loaded, task: Any, outputs: Sequence[Any], examples: Sequence[Example], devices: Devices
+) -> float | None:
+    """The training loss over `examples`, without dropout: as their outputs tell it, or by a pass of its own where they
+    do not (a text tells nothing of other texts) or are those of some rows only. None if no row has a target."""
+    told = task.mean_loss(outputs, examples) if len(outputs) == len(examples) else None
+    if told is not None:
+        return float(told)
+    total = count = 0.0
+    first = [task.drawn(example, Draw(seed=0, epoch=0, row=0)) for example in examples]
+    with machine_errors_named(), torch.inference_mode():
+        for _, batch in _passes(loaded, task, first, devices):
+            loss = task.loss(loaded, task.prepare(loaded, batch))
+            total, count = total + float(loss.total), count + loss.count
+    return total / count if count else None
 
 
 def _passes(

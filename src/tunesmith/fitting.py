@@ -15,7 +15,7 @@ from tunesmith.data.batches import Order
 from tunesmith.data.rows import Row
 from tunesmith.devices import Devices
 from tunesmith.errors import Interrupted, NumbersError
-from tunesmith.evaluation import Score, as_predictions, predict, score
+from tunesmith.evaluation import Score, as_predictions, mean_loss, predict, score
 from tunesmith.folder import RunFolder, append, lines, write_lines
 from tunesmith.loop import Course, Step, make_optimizer, train
 from tunesmith.models.loaded import Loaded
@@ -195,11 +195,13 @@ class Fit:
         """Score the validation rows; note the best step and, by the patience, the end."""
         assert phase.held is not None
         rows, examples = phase.held
-        outputs = predict(self.loaded, self.task, examples, self.devices)
+        watched = self.task.watched(len(rows))
+        outputs = predict(self.loaded, self.task, [examples[place] for place in watched], self.devices)
+        loss = mean_loss(self.loaded, self.task, outputs, examples, self.devices)
+        rows = [rows[place] for place in watched]
         golds = [self.task.gold(row) for row in rows]
         answers = self.task.answers(outputs, rows, self.task.decide(outputs, rows))
         scores = score(self.task.measures(as_predictions(golds, answers)))
-        loss = self.task.mean_loss(outputs, examples)
         primary = self.recipe.judge.primary
         value = scores[primary]["value"]
         is_best = progress.best_value is None or value > progress.best_value
@@ -211,7 +213,7 @@ class Fit:
         if patience is not None and progress.evaluations_without_gain >= patience:
             progress.ended = f"early stopping: no better {primary} in {patience} evaluations"
         row = {"phase": phase.name, "step": step.number, "epoch": round(step.epoch, 6), "loss": loss, "scores": scores}
-        append(self.folder.evaluations, {**row, "best": is_best})
+        append(self.folder.evaluations, {**row, "rows": len(watched), "best": is_best})
         self.voice.evaluation(step.number, primary, scores, is_best)
 
     def _save(self, phase: Phase, progress: Progress, optimizer: Any) -> None:

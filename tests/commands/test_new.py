@@ -72,6 +72,57 @@ def test_task_and_columns_are_recognised(tunesmith: Command, tmp_path: Path, nam
     assert "#" in done.out and f"tunesmith run {tmp_path / 'recipe.yaml'}" in done.out
 
 
+PAIRS = [(f"{row['text']} and then some more words", f"{row['text']}!") for row in ROWS]
+WRITTEN: dict[str, tuple[list[dict[str, Any]], str, dict[str, str]]] = {
+    "summaries in lists": (
+        [{"id": f"a{i}", "document": f"{one} " * 4, "summaries": [other, "a"]} for i, (one, other) in enumerate(PAIRS)],
+        "summarization",
+        {"source": "document", "target": "summaries"},
+    ),
+    "short targets": (
+        [{"source": f"{long} " * 5, "target": text} for long, text in PAIRS], "summarization", {}
+    ),
+    "language codes": (
+        [{"id": f"a{i}", "en": long, "lug": text} for i, (long, text) in enumerate(PAIRS)],
+        "translation",
+        {"source": "en", "target": "lug"},
+    ),
+    "pairs of equal length": ([{"source": long, "target": text} for long, text in PAIRS], "translation", {}),
+    "a headline beside a label": (
+        [{**row, "text": f"{row['text']} " * 9, "summary": f"{row['text']} {i}"} for i, row in enumerate(ROWS)],
+        "text-classification",
+        {},
+    ),
+    "a label called target": (
+        [{"text": row["text"], "target": row["label"]} for row in ROWS], "text-classification", {"label": "target"}
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_texts_to_write_are_told_from_labels(tunesmith: Command, tmp_path: Path, name: str, tiny_base: Path) -> None:
+    rows, kind, columns = WRITTEN[name]
+    tiny.write_rows(tmp_path / "data" / "train.jsonl", rows)
+    done = tunesmith("new", tmp_path / "data", "-o", tmp_path / "recipe.yaml", "--model", tiny_base)
+    assert done.code == 0, done.err
+    recipe = read_recipe(tmp_path / "recipe.yaml")
+    assert (recipe.task.kind, recipe.data.columns) == (kind, columns)
+
+
+def test_a_recipe_for_translations_runs(tunesmith: Command, tmp_path: Path, writers: Any) -> None:
+    """By `new` and `run`, then answered in the field's shape."""
+    pairs = [{"en": row["source"], "de": row["target"][0]} for row in tiny.make_reversals(60)]
+    tiny.write_rows(tmp_path / "pairs.jsonl", pairs)
+    done = tunesmith("new", tmp_path / "pairs.jsonl", "-o", tmp_path / "recipe.yaml", "--model", writers("llama"))
+    assert done.code == 0 and "English to German" in done.out, done.err
+    ran = tunesmith("run", tmp_path / "recipe.yaml", "--json", "--set", "machine.threads=1", "--set", "train.steps=4")
+    assert ran.code == 0, ran.err
+    assert ran.json["verdict"]["ship"] in (True, False) and ran.json["verdict"]["metric"] == "chrf"
+    told = tunesmith("predict", ran.json["run"], "card bank fee", "--json")
+    assert told.code == 0 and set(told.json["answers"][0]) == {"translation_text"}
+    assert tunesmith("predict", ran.json["run"], "card bank fee").code == 0
+
+
 def test_from_a_csv_to_a_judged_model_in_two_commands(tunesmith: Command, tmp_path: Path, tiny_base: Path) -> None:
     """A table of one's own, in the words of its owner: `new`, then `run`, and a verdict stands."""
     lines = ["ticket,queue", *(f'"{row["text"]}, please",{row["label"]}' for row in ROWS)]

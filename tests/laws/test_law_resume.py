@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from workbench import recipe_of, run_tiny
+from workbench import WRITERS, recipe_of, run_tiny
 
 import tiny
 from tunesmith.checkpoints import WEIGHTS
@@ -111,6 +111,22 @@ def test_resume_equals_straight(bases: Bases, data: Path, tmp_path: Path, kind: 
         resume(moved)
         assert_same(contents(moved), wanted, cut.name)
         shutil.rmtree(moved)
+
+
+@pytest.mark.parametrize("task", WRITERS)
+def test_resume_of_a_model_that_writes_equals_straight(writers: Bases, tmp_path: Path, task: str) -> None:
+    """Cut in the middle and before judging: the same weights, and the same texts."""
+    pairs = tiny.write_rows(tmp_path / "pairs.jsonl", tiny.make_reversals(30))
+    straight, copies = tmp_path / "straight", tmp_path / "copies"
+    recipe = recipe_of(writers(WRITERS[task]), pairs, straight, task=task, **COURSE)
+    run(recipe, voice=Photographer(straight, copies))
+    wanted = contents(straight)
+    cuts = [cut for cut in sorted(copies.iterdir()) if cut.name.endswith(("step-6-of-9", "judging"))]
+    assert len(cuts) == 2
+    for cut in cuts:
+        moved = cut.rename(tmp_path / f"resumed-{cut.name}")
+        resume(moved)
+        assert_same(contents(moved), wanted, cut.name)
 
 
 class PowerCut(BaseException):

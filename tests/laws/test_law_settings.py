@@ -31,6 +31,8 @@ class Place:
     base: Path
     other_base: Path
     folder: Path
+    writer: Path
+    decoder: Path
 
     @property
     def train(self) -> Path:
@@ -122,6 +124,60 @@ def validation(run: Run) -> list[dict[str, Any]]:
 
 def answered_words(row: dict[str, Any]) -> int:
     return max((len(text.split()) for text in row["probabilities"]), default=0)
+
+
+def longest_text(run: Run) -> int:
+    return max(len(row["answer"]["text"].split()) for row in validation(run))
+
+
+def writing(kind: str, decoder: bool = False, steps: int = 20) -> Callable[[Place], dict[str, Any]]:
+    """A model that writes, trained so long that it writes anything."""
+    return lambda place: {
+        "model": str(place.decoder if decoder else place.writer),
+        "data": {"train": str(place.folder / "pairs.jsonl")},
+        "task": {"kind": kind},
+        "train": {"steps": steps, "learning_rate": 1e-2, "evaluate_every": steps},
+    }
+
+
+def writing_rows(kind: str) -> dict[str, Row]:
+    """The settings that both kinds of writing have."""
+    name = f"task.{kind}"
+    other, primary = ("translation", "rouge_l") if kind == "summarization" else ("summarization", "chrf")
+    return {
+        f"{name}.kind": Row(
+            {"task": {"kind": kind}},
+            lambda plain, changed: changed.scores["primary"] == primary != plain.scores["primary"],
+            common=writing(other, steps=1),
+        ),
+        f"{name}.prompt": Row(
+            {"task": {"prompt": "card fee {source} bank"}},
+            lambda plain, changed: max(_tokens_a_row(changed)) > 3 + max(_tokens_a_row(plain)) - 1e-9,
+            common=writing(kind, steps=1),
+        ),
+        f"{name}.longest_output": Row(
+            {"task": {"longest_output": 1}},
+            lambda plain, changed: longest_text(changed) == 1 < longest_text(plain),
+            common=writing(kind, decoder=True, steps=30),
+        ),
+        f"{name}.beams": Row(
+            {"task": {"beams": 4}},
+            lambda plain, changed: (
+                weights(plain, plain) == weights(plain, changed)
+                and [row["answer"] for row in validation(plain)] != [row["answer"] for row in validation(changed)]
+            ),
+            common=writing(kind, decoder=True),
+        ),
+        f"{name}.watched_rows": Row(
+            {"task": {"watched_rows": 2}},
+            lambda plain, changed: (
+                [row["rows"] for row in lines(changed.folder.evaluations)]
+                == [2]
+                != [row["rows"] for row in lines(plain.folder.evaluations)]
+            ),
+            common=writing(kind, steps=1),
+        ),
+    }
 
 
 LORA = {"method": {"kind": "lora", "rank": 2}}
@@ -236,6 +292,15 @@ TABLE: dict[str, Row] = {
         common=gaps,
     ),
     "stages": Row(lambda place: {"stages": [{"data": {"train": str(place.folder / "other.jsonl")}}]}, weights),
+    **writing_rows("summarization"),
+    **writing_rows("translation"),
+    "task.translation.language": Row(
+        {"task": {"language": "Klingon"}},
+        lambda plain, changed: (
+            changed.card["task"]["prompt"] == "{source}\n\nTranslate to Klingon:" != plain.card["task"]["prompt"]
+        ),
+        common=writing("translation", decoder=True, steps=1),
+    ),
     "data.train": Row(lambda place: {"data": {"train": str(place.folder / "other.jsonl")}}, rows_of("train")),
     "data.validation": Row({"data": {"validation": 0.4}}, rows_of("validation")),
     "data.test": Row(
@@ -368,7 +433,7 @@ def _parts(annotation: Any) -> list[Any]:
 
 
 @pytest.fixture(scope="module")
-def place(bases: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Place:
+def place(bases: Callable[..., Path], writers: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Place:
     """Files of rows: train, other, and bad (its second row has no text); `twin` is a second text, `case` a group."""
     folder = tmp_path_factory.mktemp("settings")
     for name, seed in (("train", 0), ("other", 9)):
@@ -404,7 +469,8 @@ def place(bases: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) 
     ]
     tiny.write_rows(folder / "questions.jsonl", questions)
     tiny.write_rows(folder / "bad.jsonl", [rows[0], {**rows[1], "text": None}, *rows[2:]])
-    return Place(bases("bert"), bases("bert", seed=7), folder)
+    tiny.write_rows(folder / "pairs.jsonl", tiny.make_reversals(40))
+    return Place(bases("bert"), bases("bert", seed=7), folder, writers("bart"), writers("llama"))
 
 
 @pytest.fixture(scope="module")

@@ -43,10 +43,11 @@ def test_every_baseline_can_be_fitted() -> None:
 
 VALUES: dict[str, Any] = {"labels": ["a"], "score": 1.0, "tags": [{"start": 0, "end": 1, "label": "a", "score": 1.0}]}
 VALUES["spans"] = VALUES["tags"]
-VALUES["text"] = {"loss": 0.0, "tokens": 1.0, "right": 1.0}
+VALUES["language"] = {"loss": 0.0, "tokens": 1.0, "right": 1.0}
 VALUES["positive"] = VALUES["triplet"] = {"rank": 1.0, "similarity": 1.0}
-GOLDS = {"answers": ["a"]}
+GOLDS = {"answers": ["a"], "text": ["a"]}
 VALUES["answers"] = {"text": "a", "start": 0, "end": 1}
+VALUES["text"] = {"text": "a", "new_numbers": [], "new_names": []}
 
 
 TARGETS_OF: dict[str, Any] = {kind: settings.TARGETS for kind, settings in tasks.KINDS.items()}  # type: ignore[attr-defined]

@@ -30,8 +30,10 @@ from tunesmith.recipe import (
     Recipe,
     SentenceSimilarity,
     Settings,
+    Summarization,
     TextClassification,
     TokenClassification,
+    Translation,
 )
 from tunesmith.run import run
 from tunesmith.tasks.contract import Limit
@@ -48,11 +50,16 @@ TASKS: dict[str, tuple[Settings, Callable[[int], list[dict[str, Any]]]]] = {
     "question-answering": (QuestionAnswering(), tiny.make_questions),
     "language-modeling": (LanguageModeling(), tiny.make_sentences),
     "sentence-similarity": (SentenceSimilarity(target="triplet"), tiny.make_triplets),
+    "summarization": (Summarization(), tiny.make_reversals),
+    "translation": (Translation(), tiny.make_reversals),
 }
 """Every task with its tiny rows."""
 
 FAMILIES = {"language-modeling": "bert+masked"}
 """The base of tasks that go on with a base's own head; others take a bare body."""
+
+WRITERS = {"summarization": "bart", "translation": "llama"}
+"""Tasks whose bases write, and of which family each is tried on."""
 
 NOT_FOR_THE_MODEL = ("target", "window", "position", "row", "rows", "starts", "ends", "owner")
 DTYPES = {"fp32": torch.float32, "fp64": torch.float64}

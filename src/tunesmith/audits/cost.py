@@ -17,8 +17,10 @@ from tunesmith.evaluation import predict
 from tunesmith.models.loaded import Loaded
 from tunesmith.tasks.contract import Example
 
-LATENCY_ROWS = 50
+LATENCY_ROWS, LEAST_ROWS = 50, 5
 THROUGHPUT_ROWS = 256
+MOST_SECONDS = 20.0
+"""A model that writes can take seconds for a row: no more rows are timed when so much time has passed."""
 
 
 def peak_memory_bytes() -> int:
@@ -46,20 +48,22 @@ def training_cost(steps: Sequence[dict[str, Any]]) -> dict[str, float]:
 
 def answering_cost(loaded: Loaded, task: Any, examples: Sequence[Example], devices: Devices) -> dict[str, float]:
     """Latency of single rows (median and 99th percentile, after a warm-up) and rows per second in batches."""
-    picked = list(examples[:LATENCY_ROWS])
-    predict(loaded, task, picked[:3], devices)
-    times = []
-    for example in picked:
+    predict(loaded, task, examples[:3], devices)
+    times: list[float] = []
+    for example in examples[:LATENCY_ROWS]:
+        if len(times) >= LEAST_ROWS and sum(times) > MOST_SECONDS:
+            break
         began = time.perf_counter()
         predict(loaded, task, [example], devices)
         times.append(time.perf_counter() - began)
-    many = list(examples[:THROUGHPUT_ROWS])
+    affordable = max(LEAST_ROWS, int(MOST_SECONDS / float(np.median(times))))
+    many = list(examples[: min(THROUGHPUT_ROWS, affordable)])
     began = time.perf_counter()
     predict(loaded, task, many, devices)
     seconds = time.perf_counter() - began
     return {
         "latency_p50_ms": float(np.quantile(times, 0.50) * 1e3),
         "latency_p99_ms": float(np.quantile(times, 0.99) * 1e3),
-        "latency_rows": len(picked),
+        "latency_rows": len(times),
         "answers_per_second": len(many) / seconds,
     }

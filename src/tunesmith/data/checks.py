@@ -60,7 +60,7 @@ def find_all(
     return [
         *empty_texts(keys),
         *duplicates(keys, answers),
-        *contradictions(keys, answers),
+        *(contradictions(keys, answers) if _is_settled(columns) else ()),
         *shared_inputs(keys),
         *near_copies(keys),
         *frequent_texts(keys),
@@ -72,6 +72,11 @@ def find_all(
         *lost_spans(splits, columns),
         *sensitive_texts(texts),
     ]
+
+
+def _is_settled(columns: Sequence[Column]) -> bool:
+    """Whether an input has one right answer, so that two of them contradict each other. There are many summaries."""
+    return all(column.kind != "texts" for column in columns)
 
 
 def _text(row: Row, inputs: Sequence[str]) -> str:

@@ -299,6 +299,24 @@ def _kind_of(value: Any) -> str:
     return names.get(type(value), type(value).__name__)
 
 
+def _texts_cell(value: Any) -> tuple[Any, str]:
+    """One or more texts, each of which would be right. A text is read as a list where it is a JSON list of texts."""
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        try:
+            parsed = parse(value.encode("utf-8", "surrogatepass"))
+        except JsonFault:
+            parsed = None
+        value = parsed if isinstance(parsed, list) and all(isinstance(item, str) for item in parsed) else value
+    items = value if isinstance(value, list) else [value]
+    if not items:
+        return None, "is an empty list"
+    for number, item in enumerate(items, start=1):
+        fault = "is missing" if item is None else _text_cell(item)[1]
+        if fault:
+            return None, f"holds a text (number {number}) that {fault}" if isinstance(value, list) else fault
+    return list(items), ""
+
+
 _CELLS: dict[str, Callable[[Any], tuple[Any, str]]] = {
     "text": _text_cell,
     "label": _label_cell,
@@ -308,4 +326,5 @@ _CELLS: dict[str, Callable[[Any], tuple[Any, str]]] = {
     "tags": _tags_cell,
     "spans": _spans_cell,
     "answers": _answers_cell,
+    "texts": _texts_cell,
 }

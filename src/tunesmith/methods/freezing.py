@@ -56,6 +56,7 @@ class HeadTuning(_OwnWeights):
     settings: Head
 
     def apply(self, loaded: Loaded) -> Loaded:
+        _refuse_shared(loaded)
         _train_only(loaded, loaded.head_names)
         return loaded
 
@@ -73,6 +74,15 @@ class LastLayersTuning(_OwnWeights):
             raise ModelError(f"method.layers: {wanted} asked for, the model has {len(names)}", remedy="use fewer")
         _train_only(loaded, (*names[-wanted:], *loaded.head_names))
         return loaded
+
+
+def _refuse_shared(loaded: Loaded) -> None:
+    """A head whose weights are the body's too (an output layer tied to the word embedding) cannot move alone."""
+    named = list(loaded.model.named_parameters(remove_duplicate=False))
+    body = {id(parameter) for name, parameter in named if not layers.under(name, loaded.head_names)}
+    if any(id(parameter) in body for name, parameter in named if layers.under(name, loaded.head_names)):
+        message = "method: head: the output layer shares its weights with the word embedding, so it cannot move alone"
+        raise ModelError(message, loaded.base.reference, "use lora or last-layers")
 
 
 def _train_only(loaded: Loaded, prefixes: tuple[str, ...]) -> None:

@@ -1,5 +1,5 @@
-"""LoRA, by PEFT: its layers, its file format. The head is trained behind PEFT's own wrapper, so that it steps aside
-with the adapters and the base is exactly the base."""
+"""LoRA, by PEFT: its layers, its file format. A new head is trained behind PEFT's own wrapper, so that it steps aside
+with the adapters and the base is exactly the base; one that the base brought along stays as it is."""
 
 from __future__ import annotations
 
@@ -27,15 +27,18 @@ class LoraTuning:
 
     def apply(self, loaded: Loaded) -> Loaded:
         from peft import LoraConfig, get_peft_model
+        from transformers.pytorch_utils import Conv1D
 
         alpha = 2 * self.settings.rank if self.settings.alpha == "auto" else self.settings.alpha
         heads = _outermost(loaded)
+        targets = self._targets(loaded, heads)
         config = LoraConfig(
             r=self.settings.rank,
             lora_alpha=alpha,
             lora_dropout=self.settings.dropout,
-            target_modules=self._targets(loaded, heads),
-            modules_to_save=list(heads) or None,
+            target_modules=targets,
+            fan_in_fan_out=isinstance(loaded.model.get_submodule(targets[0]), Conv1D),
+            modules_to_save=list(heads) or None if loaded.head_is_new else None,
             base_model_name_or_path=loaded.base.reference,
             revision=loaded.base.revision,
             bias="none",
@@ -49,10 +52,12 @@ class LoraTuning:
         Raises:
             ModelError: one of the names matches nothing; the message lists what there is.
         """
+        from transformers.pytorch_utils import Conv1D  # a linear layer whose weight lies the other way: GPT-2 has these
+
         linear = [
             name
             for name, module in loaded.model.named_modules()
-            if isinstance(module, nn.Linear) and not layers.under(name, (*heads, *loaded.head_names))
+            if isinstance(module, nn.Linear | Conv1D) and not layers.under(name, heads)
         ]
         asked = self.settings.target_modules
         if isinstance(asked, str):
@@ -102,8 +107,6 @@ class LoraTuning:
 
 def _outermost(loaded: Loaded) -> tuple[str, ...]:
     """Head modules that PEFT should train and keep as they are (a pooler is left to the body: it is pre-trained)."""
-    if loaded.head_is_of_base:
-        return ()
     prefix = layers.body_prefix(loaded.model)
     return tuple(name for name in loaded.head_names if not name.startswith(f"{prefix}."))
 

@@ -60,12 +60,12 @@ def load_classifier(
     def make() -> nn.Module:
         had = _labels_of(base, kind)
         if not base.adapters or had in ([], list(labels)):
-            return _merged(open_for(labels, keep_head=had == list(labels)), base)
+            return merged(open_for(labels, keep_head=had == list(labels)), base)
         # an adapter was made for a head of other labels: merge it there, then take the body alone
-        merged = _merged(open_for(had, keep_head=True), base)
+        whole = merged(open_for(had, keep_head=True), base)
         model = open_for(labels, keep_head=False)
         prefix = layers.body_prefix(model)
-        getattr(model, prefix).load_state_dict(getattr(merged, prefix).state_dict())
+        getattr(model, prefix).load_state_dict(getattr(whole, prefix).state_dict())
         return model
 
     model = make()
@@ -175,7 +175,7 @@ def _set_bias(model: nn.Module, bias: Sequence[float]) -> None:
             outputs[-1].bias.copy_(torch.tensor(bias))
 
 
-def _merged(model: nn.Module, base: Base) -> nn.Module:
+def merged(model: nn.Module, base: Base) -> nn.Module:
     """Merge the adapters of a base that is itself an adapter run."""
     for adapter in base.adapters:
         from peft import PeftModel

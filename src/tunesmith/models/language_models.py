@@ -60,9 +60,7 @@ def load_language_model(
         return model
 
     model = make()
-    return Loaded(
-        model, processor, head_names(model), ("token",), base, reload=make, head_is_new=is_new, head_is_of_base=True
-    )
+    return Loaded(model, processor, head_names(model), ("token",), base, reload=make, head_is_new=is_new)
 
 
 def _whole_word(word: str) -> Any:

@@ -28,8 +28,8 @@ class Loaded:
         pads: whether padding costs time in a forward pass; a rewrite may take it out.
         piece_tokens: the most padded tokens of one forward pass, for losses that need a whole batch at once; None: no
             limit.
-        head_is_new: whether the base came without this kind of head.
-        head_is_of_base: whether the head belongs to the base rather than to the task: adapters leave it alone.
+        head_is_new: whether the head was drawn for the task and has all to learn; a base that writes, or that fills
+            gaps, brings its own.
     """
 
     model: nn.Module
@@ -41,8 +41,7 @@ class Loaded:
     entry: nn.Module | None = None
     pads: bool = True
     piece_tokens: int | None = None
-    head_is_new: bool = False
-    head_is_of_base: bool = False
+    head_is_new: bool = True
 
     def __call__(self, **inputs: torch.Tensor) -> Any:
         return (self.entry or self.model)(**inputs)

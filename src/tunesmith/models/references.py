@@ -17,6 +17,7 @@ from typing import Any
 from tunesmith.errors import CheckpointError, ModelError
 from tunesmith.folder import read_json, sha256
 from tunesmith.models import safety
+from tunesmith.models.gguf_files import GGUF, unpacked
 from tunesmith.recipe import is_path
 
 CARD = "tunesmith.json"
@@ -191,7 +192,7 @@ def _way_back(reference: str) -> str:
 
 
 def _package_folder(name: str) -> Path:
-    """The folder with config.json and weights inside an installed distribution."""
+    """The folder with config.json and weights inside an installed distribution, or made from the GGUF file in it."""
     try:
         files = importlib.metadata.files(name) or []
     except (importlib.metadata.PackageNotFoundError, ValueError):
@@ -200,6 +201,9 @@ def _package_folder(name: str) -> Path:
         ) from None
     folders = {Path(str(file.locate())).parent for file in files if file.name == "config.json"}
     with_weights = sorted(folder for folder in folders if any(folder.glob("*.safetensors")))
+    packed = sorted(Path(str(file.locate())) for file in files if file.name.endswith(GGUF))
+    if not with_weights and packed:
+        return unpacked(packed[0])
     if not with_weights:
         raise ModelError(f"the package {name!r} holds no model with safetensors weights", f"package:{name}")
     return with_weights[0]

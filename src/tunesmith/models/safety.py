@@ -18,6 +18,10 @@ from tunesmith.errors import ModelError, TunesmithError
 from tunesmith.folder import read_json
 
 REFUSED_KEYS = ("auto_map", "trust_remote_code", "_target_", "custom_pipelines", "custom_generate")
+READ_UNDECLARED = ("tie_word_embeddings", "scale_decoder_outputs", "decoder_start_token_id")
+"""What config classes take without declaring it (T5's does: without these its outputs would be scaled wrongly). Whole
+numbers, true and false only."""
+
 HARMLESS_PRIVATE_KEYS = ("_name_or_path", "_commit_hash", "_num_labels", "_diffusers_version")
 
 
@@ -96,5 +100,6 @@ def read_config(folder: Path) -> Any:
         raise ModelError(f"unknown architecture {model_type!r}", str(folder / "config.json"))
     config_class = CONFIG_MAPPING[model_type]
     known = {item.name for item in dataclasses.fields(config_class)}
+    undeclared = {key for key in READ_UNDECLARED if isinstance(values.get(key), int)}
     with opening(folder):
-        return config_class.from_dict({key: value for key, value in values.items() if key in known})
+        return config_class.from_dict({key: value for key, value in values.items() if key in known | undeclared})

@@ -21,6 +21,7 @@ from tunesmith.recipe.tasks import (
     TokenClassification,
 )
 from tunesmith.recipe.train import Train
+from tunesmith.recipe.writing import Summarization, Translation
 
 __all__ = [
     "Data",
@@ -38,10 +39,12 @@ __all__ = [
     "SentenceSimilarity",
     "Settings",
     "Stage",
+    "Summarization",
     "Task",
     "TextClassification",
     "TokenClassification",
     "Train",
+    "Translation",
 ]
 
 

@@ -17,6 +17,8 @@ BaselineName = Literal[
     "untuned",
     "word-overlap",
     "frequencies",
+    "lead",
+    "copy",
     "without-stages",
 ]
 BASELINES: tuple[str, ...] = get_args(BaselineName)
@@ -30,7 +32,7 @@ class Judge(Settings):
     (text-classification: accuracy, or macro_f1 if the largest class is over 5 times the smallest; micro_f1 for
     `labels`, spearman for a `score`; token-classification: entity_f1; question-answering: answer_f1;
     sentence-similarity: spearman for a `score`, else recall_at_1; language-modeling: log_likelihood, the logarithm of
-    perplexity with its sign turned)."""
+    perplexity with its sign turned; summarization: rouge_l; translation: chrf)."""
 
     min_gain: Annotated[float, Field(ge=-1, le=1)] = 0.0
     """The whole 95 % interval of tuned minus best baseline must lie above this for the verdict to say ship."""

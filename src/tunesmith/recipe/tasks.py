@@ -1,45 +1,17 @@
-"""The kinds of task, and the columns that each reads.
-
-`columns` is what the data rooms work from: name, kind of content, whether it must be there, and other names that
-the field uses for it. It follows from the settings, and is no setting itself.
-"""
+"""The kinds of task, and the columns that each reads (`columns` follows from the settings, and is no setting)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field
 
 from tunesmith.errors import Fault
 from tunesmith.recipe.base import Auto, KindOrMapping, PositiveInt, Settings, Share
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column that a task reads.
-
-    Attributes:
-        kind: names the check in `data.columns`: a text, one name, a list of names, a finite number, words, their tags,
-            spans of characters, or answers that stand in a text.
-        is_input: makes up the hash by which rows are split and duplicates are found.
-        about: the column whose words or characters an answer counts.
-        piece: a text of more characters becomes several rows while it is read; 0: never.
-    """
-
-    name: str
-    kind: Literal["text", "label", "labels", "number", "tokens", "tags", "spans", "answers"]
-    required: bool = True
-    is_input: bool = True
-    aliases: tuple[str, ...] = ()
-    about: str = ""
-    piece: int = 0
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return (self.name, *self.aliases)
-
+from tunesmith.recipe.columns import Column
+from tunesmith.recipe.writing import Summarization, Translation
 
 TEXT = Column("text", "text", aliases=("sentence", "sentence1", "premise", "content", "body", "utterance", "query"))
 TEXT_PAIR = Column("text_pair", "text", required=False, aliases=("sentence2", "hypothesis"))
@@ -313,7 +285,7 @@ class LanguageModeling(Settings):
     """A domain's language: the model goes on learning to fill gaps in texts, or to go on with them. Its result is a
     base for the next run."""
 
-    TARGETS: ClassVar[dict[str, tuple[Column, ...]]] = {"text": (DOCUMENT,)}
+    TARGETS: ClassVar[dict[str, tuple[Column, ...]]] = {"language": (DOCUMENT,)}
 
     kind: Literal["language-modeling"] = "language-modeling"
 
@@ -333,11 +305,11 @@ class LanguageModeling(Settings):
 
     @property
     def target(self) -> str:
-        return "text"
+        return "language"
 
     @property
     def columns(self) -> tuple[Column, ...]:
-        return self.TARGETS["text"]
+        return self.TARGETS["language"]
 
     @property
     def primaries(self) -> tuple[str, ...]:
@@ -367,7 +339,13 @@ def _with_kind(value: object) -> object:
 
 
 Task = Annotated[
-    TextClassification | TokenClassification | QuestionAnswering | SentenceSimilarity | LanguageModeling,
+    TextClassification
+    | TokenClassification
+    | QuestionAnswering
+    | SentenceSimilarity
+    | LanguageModeling
+    | Summarization
+    | Translation,
     Field(discriminator="kind"),
     BeforeValidator(_with_kind),
     KindOrMapping,
@@ -378,4 +356,8 @@ KINDS: dict[str, type[Settings]] = {
     "question-answering": QuestionAnswering,
     "sentence-similarity": SentenceSimilarity,
     "language-modeling": LanguageModeling,
+    "summarization": Summarization,
+    "translation": Translation,
 }
+KEEP_THEIR_HEAD = ("summarization", "translation")
+"""Kinds whose bases already have the head that the task needs: it is no new one that must be taught first."""

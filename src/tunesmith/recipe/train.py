@@ -47,11 +47,12 @@ class Train(Settings):
     """Tokens per row; longer ones are dealt with by `long_text`, counted and reported. `auto`: the most that the model
     takes."""
 
-    long_text: Literal["truncate", "head_tail", "windows"] | Auto = "auto"
+    long_text: Literal["truncate", "head_tail", "windows", "chunks"] | Auto = "auto"
     """What is done with a row of more than `max_length` tokens. `truncate` cuts its end off; `head_tail` (for
     text-classification) keeps a quarter of the beginning and the rest of the end; `windows` reads it in overlapping
     parts and joins what they say: averaged for a label, each word where it stands deepest for entities, the best of all
-    for an answer. `auto`: truncate for text-classification, else windows."""
+    for an answer; `chunks` (for summarization) writes a summary of each part and then one of these summaries, while
+    training reads the first part. `auto`: windows for token-classification and question-answering, else truncate."""
 
     evaluate_every: PositiveInt | Auto = "auto"
     """Score the validation rows every so many steps. `auto`: once an epoch, and at the end."""

@@ -24,6 +24,9 @@ AUTO_CLASSES = {
     "question-answering": "AutoModelForQuestionAnswering",
 }
 
+WRITERS = ("AutoModelForSeq2SeqLM", "AutoModelForCausalLM")
+"""What opens a model that writes: one with an encoder, and a decoder alone."""
+
 
 def make_card(record: Record) -> str:
     """README.md: YAML front matter and a Markdown body. Shows no row of the data."""
@@ -36,6 +39,7 @@ def make_card(record: Record) -> str:
         method=wording.method(record.recipe),
         settings=settings(record),
         auto_class=AUTO_CLASSES.get(record.recipe.task.kind),
+        writer=WRITERS[bool(record.manifest.get("learned", {}).get("goes_on"))],
         target=record.target,
         temperature=record.scores.get("calibration", {}).get("temperature"),
         metrics=[wording.metric(name) for name in record.judged],

@@ -56,6 +56,7 @@ TITLES = {
     "label-in-text": "The label stands in the text",
     "secrets": "Secrets in the data",
     "personal-data": "Personal data",
+    "watched-rows": "The best step was chosen by some of the validation rows",
 }
 SAID_ELSEWHERE = ("no-test", "test-in-train")
 """Codes of check.json that have a finding of their own, with what came of them."""
@@ -97,6 +98,7 @@ def find_all(record: Record) -> list[Finding]:
         *_on_learning(record),
         *_on_classes(record),
         *_on_certainty(record),
+        *_on_inventions(record),
         *_on_slices(record),
         *_on_labels(record),
         *_on_refit(record),
@@ -200,6 +202,19 @@ def _on_certainty(record: Record) -> Iterator[Finding]:
     if error and error["low"] > LARGE_ERROR:
         text = f"What it says of how sure it is and what is right differ by {wording.scored(error)} on average."
         yield Finding(WARN, "Do not trust how sure it says it is", text)
+
+
+def _on_inventions(record: Record) -> Iterator[Finding]:
+    """Numbers and names that a written text holds and its source does not, with the places of the first rows."""
+    for name, what in (("new_numbers", "numbers"), ("new_names", "names")):
+        rows = [row["row"] for row in record.predictions if record.has_texts and row["answer"].get(name)]
+        if rows:
+            where = (
+                f"rows {', '.join(map(str, rows[:SHOWN]))}{' and others' if len(rows) > SHOWN else ''}, counted from 0"
+            )
+            text = f"{len(rows):,} of {record.judged_rows:,} texts hold {what} that their sources do not ({where}; "
+            text += f"predictions/{record.split}.jsonl names them). Some may be right, in another form: check them."
+            yield Finding(WARN, f"{what.capitalize()} that the source does not hold", text)
 
 
 def _on_slices(record: Record) -> Iterator[Finding]:

@@ -69,6 +69,7 @@ def make_page(record: Record) -> str:
         pairs=top_confusions(counts, MOST_PAIRS),
         supports={score.label: score.support for score in scores},
         errors=[_error(row) for row in record.data.get("worst_errors", [])],
+        examples=[_error(row) for row in record.data.get("examples", [])],
         wrong=record.data["wrong"] if "wrong" in record.data else sum(not is_right(row) for row in record.predictions),
         balance=_balance(record),
         batch=[_first_row(row) for row in record.data["first_batch"]],

@@ -123,7 +123,7 @@ def _test_rows(data: Data) -> str:
 def _on_data(record: Record) -> list[str]:
     splits, data = record.data["splits"], record.recipe.data
     sizes = [f"{split['rows']:,} {name} rows" for name, split in splits.items()]
-    labels = record.manifest["labels"]
+    labels = [] if record.has_texts else record.manifest["labels"]
     said = [f"The data were {wording.listing(sizes)}{f' in {len(labels)} classes' if labels else ''}."]
     if not isinstance(data.validation, float | int):
         came = "in a file" if isinstance(data.validation, str) else "in files"
@@ -192,6 +192,9 @@ def _on_scores(record: Record) -> list[str]:
         f"On {rows} the tuned model reached {wording.listing(mine)} (in brackets: 95 % percentile bootstrap intervals "
         "over rows; Efron and Tibshirani, 1993)."
     ]
+    if signatures := record.scores.get("signatures"):
+        named = [f"{wording.in_prose(name)} {signature}" for name, signature in signatures.items()]
+        said.append(f"Scores run from 0 to 1; the signatures of sacrebleu are {wording.listing(named)}.")
     title = wording.in_prose(record.primary)
     theirs = [
         f"{_bracketed(scores[record.primary])} by {_baseline(record, name)}"

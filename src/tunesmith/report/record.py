@@ -129,6 +129,11 @@ class Record:
         return self.recipe.task.kind == "sentence-similarity"
 
     @property
+    def has_texts(self) -> bool:
+        """Whether an answer is a text that the model wrote."""
+        return self.target == "text"
+
+    @property
     def part(self) -> str:
         """What an answer consists of where it is no single class."""
         return "span" if self.has_spans else "label"

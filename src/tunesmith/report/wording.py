@@ -85,11 +85,34 @@ METRICS = {
     ),
     "perplexity": Metric("Perplexity", "perplexity", "among how many tokens the model still wavers; 1 is perfect"),
     "token_accuracy": Metric("Token accuracy", "accuracy", "the share of tokens that the model held for likeliest"),
+    "rouge_l": Metric(
+        "ROUGE-L",
+        "rouge",
+        "how much of the reference's words stand in the text in the same order; 1 is all, and no others",
+    ),
+    "rouge_1": Metric("ROUGE-1", "rouge", "how many words the text shares with its reference"),
+    "rouge_2": Metric("ROUGE-2", "rouge", "how many pairs of neighbouring words the text shares with its reference"),
+    "chrf": Metric(
+        "chrF",
+        "chrf",
+        "how many runs of one to six letters the texts share with their references, missing ones weighing more",
+    ),
+    "bleu": Metric("BLEU", "sacrebleu", "how many runs of one to four words of the texts stand in their references"),
+    "new_numbers": Metric(
+        "Rows with new numbers",
+        "new_numbers",
+        "the share of rows whose text holds a number that its source does not; 0 is best",
+    ),
+    "new_names": Metric(
+        "Rows with new names",
+        "new_names",
+        "the share of rows whose text holds a name (a capital inside a sentence) that its source does not; 0 is best",
+    ),
     "rmse": Metric("Root mean squared error", "mse", "the typical error, in the unit of the scores; 0 is best"),
 }
 
 LEVEL = "accuracy_level_"
-LESS_IS_BETTER = ("ece", "rmse", "perplexity")
+LESS_IS_BETTER = ("ece", "rmse", "perplexity", "new_numbers", "new_names")
 
 BASELINES = {
     "majority": "always the commonest class",
@@ -101,6 +124,8 @@ BASELINES = {
     "word-overlap": "shared words (TF-IDF)",
     "frequencies": "how frequent each token is",
     "without-stages": "the same without the stages before it",
+    "lead": "the first sentences of the text",
+    "copy": "the text itself, untranslated",
 }
 BASELINES_OF_NUMBERS = {"majority": "always the mean score", "tfidf": "TF-IDF + ridge regression"}
 BASELINES_IN_PLAIN = {
@@ -113,6 +138,8 @@ BASELINES_IN_PLAIN = {
     "word-overlap": "counting shared words",
     "frequencies": "guessing by how frequent words are",
     "without-stages": "the same training without the stages before it",
+    "lead": "giving the first sentences of the text",
+    "copy": "giving the text itself, untranslated",
 }
 
 METHODS = {
@@ -191,6 +218,7 @@ LONG_TEXTS = {
     "truncate": "the first {:,} tokens were read",
     "head_tail": "{:,} tokens were read, a quarter of them from the beginning and the rest from the end",
     "windows": "overlapping windows of {:,} tokens were read, and their outputs averaged",
+    "chunks": "parts of up to {:,} tokens were read one by one, and the summaries of the parts summarised",
 }
 """What is read of an input that is longer than the model takes, by `train.long_text`."""
 

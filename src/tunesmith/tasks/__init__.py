@@ -8,6 +8,7 @@ from tunesmith.recipe.base import Settings
 from tunesmith.tasks.language_modeling import LanguageModeling
 from tunesmith.tasks.question_answering import QuestionAnswering
 from tunesmith.tasks.sentence_similarity import SentenceSimilarity
+from tunesmith.tasks.sequence_to_sequence import Summarization, Translation
 from tunesmith.tasks.text_classification import TextClassification
 from tunesmith.tasks.token_classification import TokenClassification
 
@@ -17,6 +18,8 @@ TASKS: dict[str, Any] = {
     "question-answering": QuestionAnswering,
     "sentence-similarity": SentenceSimilarity,
     "language-modeling": LanguageModeling,
+    "summarization": Summarization,
+    "translation": Translation,
 }
 
 

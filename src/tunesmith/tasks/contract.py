@@ -22,7 +22,7 @@ Batch = dict[str, torch.Tensor]
 
 @dataclass(frozen=True)
 class Limit:
-    """The most tokens of an input, and what is done with more: truncate, head_tail or windows."""
+    """The most tokens of an input, and what is done with more: truncate, head_tail, windows or chunks."""
 
     tokens: int
     policy: str = "truncate"
@@ -99,7 +99,9 @@ class Task(Protocol):
     batch must not split (pairs, groups); None where each row stands alone. An output is whatever `predict` gives for a
     row, before any decision; for a classifier its raw logits. `shares` are the probabilities of all `labels`, a row of
     numbers for each row; None where answers are no labels. `drawn` makes the example that this look at a row trains on;
-    examples that come to `collate` without it are answered or scored.
+    examples that come to `collate` without it are answered or scored. `mean_loss` is None where outputs do not tell the
+    loss (or no row has a target). `watched` is which of so many validation rows are answered at each evaluation while
+    training; `signatures` says how a metric was computed, where the field has a form for that.
     """
 
     labels: tuple[str, ...]
@@ -130,6 +132,8 @@ class Task(Protocol):
 
     def mean_loss(self, outputs: Sequence[Any], examples: Sequence[Example]) -> float | None: ...
 
+    def watched(self, number: int) -> Sequence[int]: ...
+
     def gold(self, row: Row) -> Value | None: ...
 
     def decide(self, outputs: Sequence[Any], rows: Sequence[Row]) -> Decision: ...
@@ -139,6 +143,8 @@ class Task(Protocol):
     def shares(self, outputs: Sequence[Any], decision: Decision) -> np.ndarray | None: ...
 
     def measures(self, predictions: Sequence[Prediction]) -> dict[str, Measure]: ...
+
+    def signatures(self) -> dict[str, str]: ...
 
     def primary(self, rows: Sequence[Row]) -> str: ...
 
@@ -152,7 +158,7 @@ class Task(Protocol):
 
 
 class UsualTask:
-    """What most tasks do alike: rows stand alone, are the same at every look and answered without labels.
+    """What most tasks do alike: rows stand alone, are the same at every look, all watched, answered without labels.
     `needs_head_of_base` says whether the task only goes on with a head that the base has."""
 
     needs_head_of_base = False
@@ -165,6 +171,12 @@ class UsualTask:
 
     def prepare(self, loaded: Loaded, batch: Batch) -> Batch:
         return batch
+
+    def watched(self, number: int) -> Sequence[int]:
+        return range(number)
+
+    def signatures(self) -> dict[str, str]:
+        return {}
 
     def shares(self, outputs: Sequence[Any], decision: Decision) -> np.ndarray | None:
         return None
