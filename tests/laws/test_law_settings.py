@@ -190,7 +190,7 @@ TRIPLETS = {"kind": "sentence-similarity", "target": "triplet"}
 
 
 def compared(task: dict[str, Any]) -> Callable[[Place], dict[str, Any]]:
-    return lambda place: {"data": {"train": str(place.folder / "pairs.jsonl")}, "task": task}
+    return lambda place: {"data": {"train": str(place.folder / "triplets.jsonl")}, "task": task}
 
 
 GAPS = {"kind": "language-modeling"}
@@ -257,7 +257,7 @@ TABLE: dict[str, Row] = {
         lambda plain, changed: (
             "recall_at_1" in changed.scores["validation"] and "accuracy" in plain.scores["validation"]
         ),
-        common=lambda place: {"data": {"train": str(place.folder / "pairs.jsonl")}},
+        common=lambda place: {"data": {"train": str(place.folder / "triplets.jsonl")}},
     ),
     "task.sentence-similarity.target": Row(
         {"task": {**TRIPLETS, "target": "positive"}},
@@ -441,7 +441,7 @@ def place(bases: Callable[..., Path], writers: Callable[..., Path], tmp_path_fac
         rows = [{**row, "twin": f"{row['text']} please", "case": str(i // 4)} for i, row in enumerate(rows)]
         tiny.write_rows(folder / f"{name}.jsonl", rows)
     tiny.write_rows(
-        folder / "pairs.jsonl",
+        folder / "triplets.jsonl",
         [{**pair, "text": pair["anchor"], "label": "ab"[i % 2]} for i, pair in enumerate(tiny.make_triplets(40))],
     )
     tiny.write_rows(folder / "strange.jsonl", [{"text": f"{row['text']} zyxwv abcde"} for row in rows])
