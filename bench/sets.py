@@ -122,9 +122,17 @@ def main(arguments: list[str] | None = None) -> int:
     if options.record:
         command = " ".join(["python -m bench.sets", *(sys.argv[1:] if arguments is None else arguments)])
         seconds = sum(line["seconds"] for line in lines)
-        told = {"sets": figures, "threads": options.threads, "runs": lines}
+        told = {"sets": figures, "threads": options.threads, "runs": [portable(line, folder) for line in lines]}
         harness.say(f"recorded: {ledger.write(f'sets-{options.group}', told, command, subjects, seconds)}")
     return int(not all(found["gate"]["passed"] for found in figures.values()))
+
+
+def portable(line: dict, folder: Path) -> dict:
+    """A line without paths of this machine."""
+    if "recipe" not in line:
+        return line
+    recipe = {name: value for name, value in line["recipe"].items() if name != "output"}
+    return {**line, "recipe": json.loads(json.dumps(recipe).replace(str(folder), "TUNESMITH_DATA"))}
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:

@@ -244,6 +244,6 @@ def _as_row(text: str | tuple[str, str], number: int, columns: Sequence[task_set
         values[column.name], fault = check_cell(column, cell)
         if fault:
             names = ", ".join(column.name for column in columns)
-            remedy = f"the model reads {names}: give rows of these in a file (--data)"
+            remedy = f"the model reads {names}: give rows of these in a file (--data)" if cell is None else ""
             raise DataError(f"{column.name} {fault}", f"input:{number}", remedy)
     return Row({name: value for name, value in values.items() if value is not None}, "input", number)

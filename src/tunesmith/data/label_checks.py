@@ -93,7 +93,7 @@ def absent_classes(classes: Mapping[str, Sequence[tuple[str, ...]]]) -> Iterator
             message += "such a row can be wholly right"
             yield on_rows("unknown-label", "warn", message, {name: unknown})
         if given and known and not asked:
-            message = f"no {name} row has any label: whatever is answered there, found names score nothing"
+            message = f"no {name} row has any label: nothing that is found there can be right"
             yield Finding("nothing-asked", "warn", message, remedy=f"add rows with labels to {name}", count=len(given))
         missing = sorted(known - asked) if asked else []
         if missing:
@@ -147,15 +147,17 @@ def _is_rare_elsewhere(
     return sum(pattern.search(keys[index]) is not None for index in others) < STRAY_LABEL * len(others)
 
 
+def _rows_where(splits: Mapping[str, Sequence[Row]], holds: Callable[[Row], bool]) -> dict[str, list[int]]:
+    return {split: [index for index, row in enumerate(rows) if holds(row)] for split, rows in splits.items()}
+
+
 def lost_spans(splits: Mapping[str, Sequence[Row]], columns: Sequence[Column]) -> Iterator[Finding]:
     """Rows with a span that no tags on words can say: it begins or ends inside a word, or shares one with another."""
     learned = next((column for column in columns if column.kind == "spans"), None)
     if learned is None:
         return
-    rows = {
-        name: [index for index, row in enumerate(mine) if _loses_spans(row[learned.about], row.get(learned.name) or [])]
-        for name, mine in splits.items()
-    }
+    about, name = learned.about, learned.name
+    rows = _rows_where(splits, lambda row: _loses_spans(row[about], row.get(name) or []))
     if any(rows.values()):
         many = counted(sum(map(len, rows.values())), "row")
         message = f"{many} with a span that begins or ends inside a word, or shares a word with another: no answer can "
@@ -187,12 +189,9 @@ def broken_tags(splits: Mapping[str, Sequence[Row]], columns: Sequence[Column]) 
     learned = next((column for column in columns if column.kind == "tags"), None)
     if learned is None:
         return
-    given = {name: [row.get(learned.name) or [] for row in rows] for name, rows in splits.items()}
-    scheme = scheme_of(given["train"])
-    rows = {
-        name: [index for index, tags in enumerate(mine) if any(span.mended for span in spans_of(tags, scheme))]
-        for name, mine in given.items()
-    }
+    name = learned.name
+    scheme = scheme_of(row.get(name) or [] for row in splits["train"])
+    rows = _rows_where(splits, lambda row: any(span.mended for span in spans_of(row.get(name) or [], scheme)))
     if any(rows.values()):
         many = counted(sum(map(len, rows.values())), "row")
         message = f"{many} tagged against the scheme ({scheme}): a span goes on that never began, or never ends; "

@@ -65,9 +65,9 @@ def mask_all(value: Any) -> Any:
     """A cell or an answer for people to read: a text masked, a list of texts as one (what is hidden may go over several
     of them), a number as it is."""
     if isinstance(value, list):
-        return (
-            _mask_words(value) if all(isinstance(item, str) for item in value) else [mask_all(item) for item in value]
-        )
+        if all(isinstance(item, str) for item in value):
+            return _mask_words(value)
+        return [mask_all(item) for item in value]
     return mask(value) if isinstance(value, str) else value
 
 
