@@ -22,13 +22,13 @@ class Column:
 
     Attributes:
         kind: names the check in `data.columns`: a text, one name, a list of names, a finite number, words, their tags,
-            spans of characters, or answers that stand in a text.
+            spans of characters, answers that stand in a text, or the path of an image.
         is_input: makes up the hash by which rows are split and duplicates are found.
         about: the column whose words or characters an answer counts.
     """
 
     name: str
-    kind: Literal["text", "label", "labels", "number", "tokens", "tags", "spans", "answers"]
+    kind: Literal["text", "label", "labels", "number", "tokens", "tags", "spans", "answers", "image"]
     required: bool = True
     is_input: bool = True
     aliases: tuple[str, ...] = ()
@@ -50,14 +50,17 @@ TAGS = Column("tags", "tags", is_input=False, aliases=("ner_tags", "labels", "en
 QUESTION = Column("question", "text", aliases=("query",))
 CONTEXT = Column("context", "text", aliases=("passage", "document", "text"))
 ANSWERS = Column("answers", "answers", is_input=False, aliases=("answer",), about="context")
+IMAGE = Column("image", "image", aliases=("image_path", "file_name", "filename", "path", "file", "photo"))
 SPANS = Column("spans", "spans", is_input=False, aliases=("entities", "slots", "annotations"), about="text")
 
 Target = Literal["label", "labels", "path", "score"]
 
 
-class TextClassification(Settings):
-    """What a text, or a pair of texts, is: one label, any number of labels, a place in a taxonomy, or a number."""
+class Classification(Settings):
+    """What tasks have in common whose rows, whole, are one label, any number of labels, a place in a taxonomy, or a
+    number."""
 
+    INPUTS: ClassVar[tuple[Column, ...]] = ()
     TARGETS: ClassVar[dict[str, Column]] = {"label": LABEL, "labels": LABELS, "path": LABEL, "score": SCORE}
     PRIMARIES: ClassVar[dict[str, tuple[str, ...]]] = {
         "label": ("accuracy", "macro_f1", "weighted_f1", "mcc"),
@@ -72,7 +75,7 @@ class TextClassification(Settings):
         "threshold": ("labels",),
     }
 
-    kind: Literal["text-classification"] = "text-classification"
+    kind: str = ""
 
     target: Target | Auto = "auto"
     """What is learned: `label` (one of several), `labels` (any number of them), `path` (labels are places in a
@@ -95,21 +98,13 @@ class TextClassification(Settings):
 
     @property
     def columns(self) -> tuple[Column, ...]:
-        return (TEXT, TEXT_PAIR, self.TARGETS["label" if self.target == "auto" else self.target])
+        return (*self.INPUTS, self.TARGETS["label" if self.target == "auto" else self.target])
 
     @property
     def primaries(self) -> tuple[str, ...]:
         if self.target != "auto":
             return self.PRIMARIES[self.target]
         return tuple(dict.fromkeys(name for names in self.PRIMARIES.values() for name in names))
-
-    @property
-    def baselines(self) -> tuple[str, ...]:
-        return ("majority", "tfidf", "nearest-neighbours")
-
-    @property
-    def long_texts(self) -> tuple[str, ...]:
-        return ("truncate", "head_tail", "windows")
 
     def settled(self, found: Sequence[str], named: Mapping[str, str]) -> Self:
         """These settings with `target` worked out.
@@ -142,6 +137,65 @@ class TextClassification(Settings):
             if self.target not in targets and getattr(self, name) != type(self).model_fields[name].default:
                 message = f"does nothing where the target is {self.target}"
                 yield Fault(f"task.{name}", message, f"leave it out; it acts for {', '.join(targets)}")
+
+
+class TextClassification(Classification):
+    """What a text, or a pair of texts, is: one label, any number of labels, a place in a taxonomy, or a number."""
+
+    INPUTS: ClassVar[tuple[Column, ...]] = (TEXT, TEXT_PAIR)
+
+    kind: Literal["text-classification"] = "text-classification"
+
+    @property
+    def baselines(self) -> tuple[str, ...]:
+        return ("majority", "tfidf", "nearest-neighbours")
+
+    @property
+    def long_texts(self) -> tuple[str, ...]:
+        return ("truncate", "head_tail", "windows")
+
+
+class ImageClassification(Classification):
+    """What an image is: one label, any number of labels, a place in a taxonomy, or a number.
+
+    Rows are a folder with one folder of images for each class, or a file with the path of each image. The settings from
+    `crop` on change training images only, by draws that follow from seed, epoch and row alone; 1, 0, 0 and off leave
+    them as they are judged."""
+
+    INPUTS: ClassVar[tuple[Column, ...]] = (IMAGE,)
+
+    kind: Literal["image-classification"] = "image-classification"
+
+    crop: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Each look at a training image sees a random part of it: from this share of its area up to all, a little wider or
+    narrower, brought to the model's size (Szegedy et al. 2015, arXiv:1409.4842). 1: the whole, as in judging."""
+
+    flip: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """How often a training image is mirrored left to right. 0 where sides matter (letters, arrows, X-rays)."""
+
+    jitter: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    """Brightness, contrast and colour of a training image are multiplied by up to this much more or less than 1."""
+
+    mix: Literal["off", "mixup", "cutmix"] = "off"
+    """Trains on pairs of images and on both their targets, by their shares: `mixup` blends them (Zhang et al. 2018,
+    arXiv:1710.09412), `cutmix` sets a part of one into the other (Yun et al. 2019, arXiv:1905.04899)."""
+
+    mix_alpha: Annotated[float, Field(gt=0, le=100)] = 0.2
+    """For `mix`: shares come from Beta(alpha, alpha); below 1 one image mostly rules, at 1 all shares are alike."""
+
+    @property
+    def baselines(self) -> tuple[str, ...]:
+        return ("majority", "nearest-neighbours", "linear-probe")
+
+    @property
+    def long_texts(self) -> tuple[str, ...]:
+        """None: an image has no tokens, and is brought to the model's size whole."""
+        return ()
+
+    def idle(self) -> Iterator[Fault]:
+        yield from super().idle()
+        if self.mix == "off" and self.mix_alpha != type(self).model_fields["mix_alpha"].default:
+            yield Fault("task.mix_alpha", "does nothing where mix is off", "leave it out, or write mix: mixup")
 
 
 class TokenClassification(Settings):
@@ -231,7 +285,7 @@ def _with_kind(value: object) -> object:
 
 
 Task = Annotated[
-    TextClassification | TokenClassification | QuestionAnswering,
+    TextClassification | TokenClassification | QuestionAnswering | ImageClassification,
     Field(discriminator="kind"),
     BeforeValidator(_with_kind),
     KindOrMapping,
@@ -240,4 +294,5 @@ KINDS: dict[str, type[Settings]] = {
     "text-classification": TextClassification,
     "token-classification": TokenClassification,
     "question-answering": QuestionAnswering,
+    "image-classification": ImageClassification,
 }
