@@ -17,7 +17,6 @@ import orjson
 
 from tunesmith import surroundings
 from tunesmith.audits.cost import peak_memory_bytes
-from tunesmith.data.rows import Row
 from tunesmith.folder import RunFolder
 from tunesmith.recipe import Machine
 
@@ -25,15 +24,15 @@ MOST_ROWS = 20
 MOST_SECONDS = 900
 
 
-def measure(folder: RunFolder, rows: Sequence[Row], machine: Machine, threads: int) -> dict[str, Any]:
-    """{"inference_memory_bytes"}: the peak of a process that opens the saved model and answers `rows` one by one; or
-    {"inference_memory_fault"}: why there is none. Counted are all pages in main memory, those of Python and its
-    libraries too, and on a GPU what torch has reserved there."""
+def measure(folder: RunFolder, rows: Sequence[Sequence[str]], machine: Machine, threads: int) -> dict[str, Any]:
+    """{"inference_memory_bytes"}: the peak of a process that opens the saved model and answers `rows` one by one (each
+    a text, several texts or the path of an image); or {"inference_memory_fault"}: why there is none. Counted are all
+    pages in main memory, those of Python and its libraries too, and on a GPU what torch has reserved there."""
     job = {
         "run": str(folder.path.absolute()),
         "device": machine.device,
         "threads": threads,
-        "rows": [_inputs(row) for row in rows[:MOST_ROWS]],
+        "rows": [list(row) for row in rows[:MOST_ROWS]],
     }
     command = [sys.executable, "-P", "-m", "tunesmith.footprint"]  # -P: nothing beside us is taken for a library
     try:
@@ -55,10 +54,6 @@ def measure(folder: RunFolder, rows: Sequence[Row], machine: Machine, threads: i
     return {"inference_memory_bytes": needed}
 
 
-def _inputs(row: Row) -> list[str]:
-    return [str(row[name]) for name in ("text", "text_pair") if row.get(name)]
-
-
 def answer(job: Mapping[str, Any]) -> int:
     """Open the model, answer the rows one by one, and tell the peak in bytes."""
     import torch
@@ -67,7 +62,7 @@ def answer(job: Mapping[str, Any]) -> int:
 
     run = Run(job["run"], Machine(device=job["device"], threads=job["threads"]))
     for texts in job["rows"]:
-        run.predict([tuple(texts) if len(texts) == 2 else texts[0]])
+        run.predict([tuple(texts)])
     reserved = torch.cuda.max_memory_reserved() if torch.cuda.is_available() else 0
     return peak_memory_bytes() + reserved
 

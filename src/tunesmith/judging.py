@@ -13,7 +13,7 @@ from tunesmith.audits import cost, slices
 from tunesmith.audits.budgets import find_budgets, with_budgets
 from tunesmith.audits.suspects import find_suspects
 from tunesmith.audits.verdict import NOT_JUDGED, judge
-from tunesmith.baselines import Baseline, Majority, NearestNeighbours, Tfidf, embed
+from tunesmith.baselines import Baseline, LinearProbe, Majority, NearestNeighbours, Tfidf, embed
 from tunesmith.data.rows import Row, as_text
 from tunesmith.data.sensitive import mask, mask_all
 from tunesmith.evaluation import RESAMPLES, as_predictions, predict, score
@@ -63,7 +63,11 @@ def _fit_nearest(work: Work) -> Baseline:
 
 
 def _vectors(work: Work, examples: Sequence[Any]) -> Any:
-    return embed(work.task, work.loaded, examples, work.devices)
+    """The frozen base's vectors of a split, made once for all baselines that read them."""
+    made = work.vectors.get(id(examples))
+    if made is None:
+        made = work.vectors[id(examples)] = embed(work.task, work.loaded, examples, work.devices)
+    return made
 
 
 _FITS: dict[str, Callable[[Work], Baseline]] = {
@@ -72,6 +76,9 @@ _FITS: dict[str, Callable[[Work], Baseline]] = {
     "nearest-neighbours": _fit_nearest,
     "lexicon": lambda work: Lexicon.fit(work.task, work.splits.train),
     "overlap": lambda work: Overlap.fit(work.splits.train),
+    "linear-probe": lambda work: LinearProbe.fit(
+        work.task, work.splits.train, work.examples["train"], partial(_vectors, work)
+    ),
 }
 
 
@@ -157,7 +164,7 @@ def _slices(work: Work, predictions: Sequence[Prediction], split: str, primary: 
     lengths = [length_of(example) for example in work.examples[split]]
     return {
         "slices": slices.by_columns(work.recipe.judge.slices, rows, predictions, measures, primary),
-        "by_length": slices.by_length(lengths, predictions, measures, primary),
+        "by_length": slices.by_length(lengths, predictions, measures, primary) if work.recipe.task.long_texts else {},
     }
 
 
@@ -207,6 +214,7 @@ def _shown_row(work: Work, row: Row, prediction: Prediction) -> dict[str, Any]:
         "gold": mask_all(work.task.said(prediction.gold, row)),
         "answer": mask_all(work.task.said(prediction.answer, row)),
         "score": prediction.score,
+        **work.task.illustration(row),
     }
 
 
@@ -224,4 +232,6 @@ def _memory_of_answering(work: Work, folder: RunFolder, split: str) -> dict[str,
     """Of the longest rows: they need the most. Costs the start of a process, so only a budget asks for it."""
     rows, examples = getattr(work.splits, split), work.examples[split]
     longest = sorted(range(len(rows)), key=lambda index: -length_of(examples[index]))
-    return footprint.measure(folder, [rows[index] for index in longest], work.recipe.machine, work.devices.threads)
+    names = [column.name for column in work.recipe.task.columns if column.is_input]
+    inputs = [[as_text(rows[index][name]) for name in names if rows[index].get(name)] for index in longest]
+    return footprint.measure(folder, inputs, work.recipe.machine, work.devices.threads)

@@ -63,10 +63,9 @@ class Run:
         top_k: int = 0,
         abstain_below: float | None = None,
     ) -> list[dict[str, Any]]:
-        """Answer texts (or pairs of texts), in their order: [{"label", "score"}, ..]; with many labels {"labels",
-        "score", "scores"}, in a taxonomy also "levels", for a number {"score"}, for entities {"entities":
-        [{"entity_group", "score", "word", "start", "end"}, ..]}.
-
+        """Answer texts (or pairs of texts, or images by their paths), in their order: [{"label", "score"}, ..]; with
+        many labels {"labels", "score", "scores"}, in a taxonomy also "levels", for a number {"score"}, for entities
+        {"entities": [{"entity_group", "score", "word", "start", "end"}, ..]}.
         Args:
             probabilities: tell those of all labels, under "scores".
             top_k: tell so many of the likeliest labels, under "top".

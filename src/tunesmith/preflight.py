@@ -225,8 +225,6 @@ def choose(
         ("judge.primary", task.primary(splits.train), "the task's convention for these classes"),
         ("train.learning_rate", rate, f"method {recipe.method.kind}, base of {parameters / 1e6:.1f} M parameters"),
         ("train.precision", devices.precision, f"what {devices.device.type} computes fastest without loss of range"),
-        ("train.long_text", recipe.task.long_texts[0], "usual for this task"),
-        ("train.max_length", longest, "the most that the model takes"),
         ("train.evaluate_every", steps_per_epoch, "once an epoch"),
         ("train.checkpoint_every", "evaluate_every", "at each evaluation"),
         ("train.rewrites", *rewrites),
@@ -234,6 +232,9 @@ def choose(
         ("machine.threads", devices.threads, "the cores it may use / processes"),
         ("machine.micro_batch_tokens", devices.micro_batch_tokens, f"suits a {devices.device.type}"),
     ]
+    if recipe.task.long_texts:
+        open_choices.append(("train.long_text", recipe.task.long_texts[0], "usual for this task"))
+        open_choices.append(("train.max_length", longest, "the most that the model takes"))
     if recipe.method.kind == "lora":
         open_choices.append(("method.alpha", 2 * recipe.method.rank, "twice the rank"))
     changes: dict[str, dict[str, Any]] = {}

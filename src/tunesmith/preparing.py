@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from tunesmith.models.loaded import Loaded
 from tunesmith.models.references import Base, find_base
 from tunesmith.preflight import Choice, Note
 from tunesmith.recipe import Recipe
-from tunesmith.tasks.contract import Example, Limit, length_of
+from tunesmith.tasks.contract import Draw, Example, Limit, length_of
 from tunesmith.tasks.long_texts import UNLIMITED
 
 SHOWN_ROWS = 8
@@ -45,6 +45,8 @@ class Start:
 
     @property
     def limit(self) -> Limit:
+        if not self.recipe.task.long_texts:
+            return Limit(UNLIMITED)
         assert isinstance(self.recipe.train.max_length, int) and self.recipe.train.long_text != "auto"
         return Limit(self.recipe.train.max_length, self.recipe.train.long_text)
 
@@ -56,6 +58,8 @@ class Work(Start):
     examples: dict[str, list[Example]]
     cut_rows: dict[str, int]
     notes: list[Note]
+    vectors: dict[int, np.ndarray] = field(default_factory=dict)
+    """What the frozen base makes of the rows of a split, by the identity of its examples; made when first asked for."""
 
     @property
     def steps(self) -> int:
@@ -108,7 +112,7 @@ def apply_method(method: Any, loaded: Loaded, seed: int, devices: Devices) -> No
 
 def longest_input(loaded: Loaded) -> int:
     """The most tokens that model and tokenizer both take."""
-    return int(min(positions_of(loaded), loaded.processor.model_max_length))
+    return int(min(positions_of(loaded), getattr(loaded.processor, "model_max_length", UNLIMITED)))
 
 
 def positions_of(loaded: Loaded) -> int:
@@ -150,14 +154,13 @@ def describe_data(work: Work) -> dict[str, Any]:
             name: {
                 "rows": len(rows),
                 **_describe_targets(work, golds[name], names),
-                "lengths": sorted(Counter(length_of(example) for example in work.examples[name]).items()),
-                "cut": work.cut_rows[name],
+                **_describe_lengths(work, name),
             }
             for name, rows in work.splits.named().items()
         },
         "target": work.recipe.task.target,
-        "long_text": work.recipe.train.long_text,
-        "max_length": work.recipe.train.max_length,
+        "long_text": work.recipe.train.long_text if work.recipe.task.long_texts else None,
+        "max_length": work.limit.tokens if work.recipe.task.long_texts else None,
         "leaked": len(work.splits.leaked),
         "skipped_rows": len(work.splits.skipped),
         "skipped": [str(fault) for fault in work.splits.skipped[:100]],
@@ -179,8 +182,14 @@ def _describe_targets(work: Work, golds: Sequence[Any], names: Mapping[str, str]
     return {"labels": {names[label]: count for label, count in sorted(Counter(labels).items())}}
 
 
+def _describe_lengths(work: Work, split: str) -> dict[str, Any]:
+    """How many rows have how many tokens, and how many lost a part; nothing of rows that have no tokens."""
+    lengths = Counter(length_of(example) for example in work.examples[split]) if work.recipe.task.long_texts else {}
+    return {"lengths": sorted(lengths.items()), "cut": work.cut_rows[split]}
+
+
 def first_batch(work: Work) -> list[dict[str, Any]]:
-    """Rows of the first step: where each stands, its tokens as the model gets them, and what it is to learn."""
+    """Rows of the first step: where each stands, what the model gets of it, and what it is to learn."""
     order = Order(len(work.examples["train"]), work.recipe.train.batch_size, work.recipe.seed)
     return [_shown_example(work, index) for index in order.rows_of(1)[:SHOWN_ROWS]]
 
@@ -194,10 +203,9 @@ def _shown_example(work: Work, index: int) -> dict[str, Any]:
     hides = any(masked.get(name) != row.get(name) for name in inputs)
     if hides:
         [example] = work.task.encode([masked], work.loaded.processor, work.limit)
-    tokens = work.loaded.processor.convert_ids_to_tokens(example["input_ids"])
     return {
         "where": row.where,
-        "tokens": tokens,
+        **work.task.seen(work.task.drawn(example, Draw(work.recipe.seed, 0, index)), work.loaded.processor),
         "label": mask_all(work.task.said(work.task.gold(row), row)),
         "masked": hides,
     }

@@ -268,8 +268,8 @@ def _save_model(work: Work, folder: RunFolder, decision: dict[str, Any]) -> None
             "labels": list(work.task.labels),
             "learned": work.task.learned(),
             "decision": decision,
-            "max_length": work.recipe.train.max_length,
-            "long_text": work.recipe.train.long_text,
+            "max_length": work.limit.tokens,
+            "long_text": work.limit.policy,
             "seed": work.recipe.seed,
             "columns": work.recipe.data.columns,
         }

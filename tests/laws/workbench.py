@@ -22,6 +22,7 @@ from tunesmith.preparing import apply_method
 from tunesmith.recipe import (
     Full,
     Head,
+    ImageClassification,
     LastLayers,
     Lora,
     Machine,
@@ -44,10 +45,14 @@ TASKS: dict[str, tuple[Settings, Callable[[int], list[dict[str, Any]]]]] = {
     "text-classification": (TextClassification(), tiny.make_rows),
     "token-classification": (TokenClassification(target="tags"), tiny.make_entity_rows),
     "question-answering": (QuestionAnswering(), tiny.make_questions),
+    "image-classification": (ImageClassification(), tiny.make_picture_rows),
 }
 """Every task with its tiny rows."""
 
-NOT_FOR_THE_MODEL = ("target", "window", "position", "row", "rows", "starts", "ends", "owner")
+BASES = {"image-classification": "vit"}
+"""The tiny base of a task that is not for texts."""
+
+NOT_FOR_THE_MODEL = ("partner", "share", "target", "window", "position", "row", "rows", "starts", "ends", "owner")
 DTYPES = {"fp32": torch.float32, "fp64": torch.float64}
 
 

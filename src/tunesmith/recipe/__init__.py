@@ -12,14 +12,23 @@ from tunesmith.recipe.base import Settings
 from tunesmith.recipe.data import Data, with_paths
 from tunesmith.recipe.judge import Deploy, Judge, Machine
 from tunesmith.recipe.methods import Full, Head, LastLayers, Lora, Method
-from tunesmith.recipe.tasks import QuestionAnswering, Task, TextClassification, TokenClassification
+from tunesmith.recipe.tasks import (
+    Classification,
+    ImageClassification,
+    QuestionAnswering,
+    Task,
+    TextClassification,
+    TokenClassification,
+)
 from tunesmith.recipe.train import Train
 
 __all__ = [
+    "Classification",
     "Data",
     "Deploy",
     "Full",
     "Head",
+    "ImageClassification",
     "Judge",
     "LastLayers",
     "Lora",
@@ -82,7 +91,11 @@ class Recipe(Settings):
 
     @model_validator(mode="after")
     def _long_texts_fit_the_task(self) -> Self:
-        if self.train.long_text not in ("auto", *self.task.long_texts):
+        if not self.task.long_texts:
+            for name in ("max_length", "long_text"):
+                if getattr(self.train, name) != "auto":
+                    raise ValueError(f"train.{name}: this task reads no tokens; leave it out")
+        elif self.train.long_text not in ("auto", *self.task.long_texts):
             fit = " or ".join(self.task.long_texts)
             raise ValueError(f"train.long_text: {self.train.long_text} is not for this task; write {fit} (or auto)")
         return self

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from tunesmith.recipe.base import Auto, PositiveInt, Settings
 
-BaselineName = Literal["majority", "tfidf", "nearest-neighbours", "lexicon", "overlap"]
+BaselineName = Literal["majority", "tfidf", "nearest-neighbours", "lexicon", "overlap", "linear-probe"]
 BASELINES: tuple[str, ...] = get_args(BaselineName)
 
 
@@ -17,8 +17,8 @@ class Judge(Settings):
 
     primary: str = "auto"
     """The metric that drives early stopping, the best checkpoint and the verdict. `auto`: the task's convention
-    (text-classification: accuracy, or macro_f1 if the largest class is over 5 times the smallest; micro_f1 for
-    `labels`, spearman for a `score`; token-classification: entity_f1; question-answering: answer_f1)."""
+    (text- and image-classification: accuracy, or macro_f1 if the largest class is over 5 times the smallest; micro_f1
+    for `labels`, spearman for a `score`; token-classification: entity_f1; question-answering: answer_f1)."""
 
     min_gain: Annotated[float, Field(ge=-1, le=1)] = 0.0
     """The whole 95 % interval of tuned minus best baseline must lie above this for the verdict to say ship."""
@@ -37,7 +37,7 @@ class Deploy(Settings):
 
     latency_ms: Annotated[float, Field(gt=0)] | None = None
     """The most milliseconds for one row. Held against it: the 99th percentile of single rows (batch size 1, from tokens
-    to answer, without tokenising and without a server). null: no budget."""
+    to answer, without tokenising and without a server; of an image from its file to answer). null: no budget."""
 
     memory_mb: Annotated[float, Field(gt=0)] | None = None
     """The most megabytes (of 1,000,000 bytes). Held against it: the peak of a fresh process that opens the saved model

@@ -80,14 +80,17 @@ BASELINES = {
     "nearest-neighbours": "nearest neighbours in the frozen base",
     "lexicon": "each word's commonest tag",
     "overlap": "the sentence most like the question",
+    "linear-probe": "logistic regression on the frozen base's features",
 }
-BASELINES_OF_NUMBERS = {"majority": "always the mean score", "tfidf": "TF-IDF + ridge regression"}
+BASELINES_OF_NUMBERS = {"majority": "always the mean score", "tfidf": "TF-IDF + ridge regression",
+                        "linear-probe": "ridge regression on the frozen base's features"}  # fmt: skip
 BASELINES_IN_PLAIN = {
     "majority": "giving always the same answer",
     "tfidf": "counting words",
-    "nearest-neighbours": "looking up the most similar training texts",
+    "nearest-neighbours": "looking up the most similar training rows",
     "lexicon": "looking each word up in a list",
     "overlap": "giving the sentence that shares most words with the question",
+    "linear-probe": "a plain regression on what the untuned model sees",
 }
 
 METHODS = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tunesmith.recipe.base import Settings
+from tunesmith.tasks.image_classification import ImageClassification
 from tunesmith.tasks.question_answering import QuestionAnswering
 from tunesmith.tasks.text_classification import TextClassification
 from tunesmith.tasks.token_classification import TokenClassification
@@ -13,6 +14,7 @@ TASKS: dict[str, Any] = {
     "text-classification": TextClassification,
     "token-classification": TokenClassification,
     "question-answering": QuestionAnswering,
+    "image-classification": ImageClassification,
 }
 
 

@@ -36,7 +36,9 @@ Decision = dict[str, Any]
 
 
 def length_of(example: Example) -> int:
-    """Real tokens of a row."""
+    """How much work a row is: its real tokens, or the patches of 16 x 16 pixels of an image."""
+    if "patches" in example:
+        return int(example["patches"])  # type: ignore[arg-type]
     tokens = example["input_ids"]
     assert isinstance(tokens, list)
     return len(tokens)
@@ -99,7 +101,9 @@ class Task(Protocol):
     batch must not split (pairs, groups); None where each row stands alone. An output is whatever `predict` gives for a
     row, before any decision; for a classifier its raw logits. `shares` are the probabilities of all `labels`, a row of
     numbers for each row; None where answers are no labels. `drawn` makes the example that this look at a row trains on;
-    examples that come to `collate` without it are answered or scored.
+    examples that come to `collate` without it are answered or scored. `count_bare` says of how many rows the model sees
+    nothing; `features` are what the frozen body makes of each row of a batch (rows, numbers); `seen` and
+    `illustration` are for people: an example as the model sees it, and a row beside its text.
     """
 
     labels: tuple[str, ...]
@@ -116,6 +120,8 @@ class Task(Protocol):
 
     def count_cut(self, rows: Sequence[Row], examples: Sequence[Example], processor: Any, limit: Limit) -> int: ...
 
+    def count_bare(self, rows: Sequence[Row], examples: Sequence[Example], processor: Any) -> int: ...
+
     def collate(self, examples: Sequence[Example], processor: Any) -> Batch: ...
 
     def units(self, examples: Sequence[Example]) -> Sequence[int] | None: ...
@@ -127,6 +133,8 @@ class Task(Protocol):
     def loss(self, loaded: Loaded, batch: Batch) -> Loss: ...
 
     def predict(self, loaded: Loaded, batch: Batch) -> list[Any]: ...
+
+    def features(self, body: torch.nn.Module, batch: Batch) -> torch.Tensor: ...
 
     def mean_loss(self, outputs: Sequence[Any], examples: Sequence[Example]) -> float | None: ...
 
@@ -148,11 +156,24 @@ class Task(Protocol):
 
     def said(self, value: Value | None, row: Row) -> Any: ...
 
+    def seen(self, example: Example, processor: Any) -> dict[str, Any]: ...
+
+    def illustration(self, row: Row) -> dict[str, str]: ...
+
     def classes(self, value: Value | None) -> list[str]: ...
 
 
+BODY_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+
+
 class UsualTask:
-    """What most tasks do alike: rows stand alone, are the same at every look and answered without labels."""
+    """What most tasks do alike: rows are texts, stand alone, are the same at every look and answered without labels."""
+
+    def count_bare(self, rows: Sequence[Row], examples: Sequence[Example], processor: Any) -> int:
+        """How many rows are special tokens and nothing else; how many of those a tokenizer adds is its own affair."""
+        special = {pair: processor.num_special_tokens_to_add(pair=pair) for pair in (False, True)}
+        pairs = zip(rows, examples, strict=True)
+        return sum(length_of(example) <= special[bool(row.get("text_pair"))] for row, example in pairs)
 
     def units(self, examples: Sequence[Example]) -> Sequence[int] | None:
         return None
@@ -163,8 +184,26 @@ class UsualTask:
     def prepare(self, loaded: Loaded, batch: Batch) -> Batch:
         return batch
 
+    def features(self, body: torch.nn.Module, batch: Batch) -> torch.Tensor:
+        """(B, D) the mean of the last hidden states over real tokens; of a row in windows, over those of all."""
+        inputs = {name: batch[name] for name in BODY_INPUTS if name in batch}
+        hidden_WTD = body(**inputs).last_hidden_state.float()
+        mask_WT1 = inputs["attention_mask"][:, :, None].float()
+        sums_BD, counts_B1 = (hidden_WTD * mask_WT1).sum(dim=1), mask_WT1.sum(dim=1)
+        if "owner" in batch:
+            owner, rows = batch["owner"], int(batch["owner"].max()) + 1
+            sums_BD, counts_B1 = (x.new_zeros(rows, x.shape[1]).index_add(0, owner, x) for x in (sums_BD, counts_B1))
+        return sums_BD / counts_B1
+
     def shares(self, outputs: Sequence[Any], decision: Decision) -> np.ndarray | None:
         return None
+
+    def seen(self, example: Example, processor: Any) -> dict[str, Any]:
+        """The tokens."""
+        return {"tokens": processor.convert_ids_to_tokens(example["input_ids"])}
+
+    def illustration(self, row: Row) -> dict[str, str]:
+        return {}
 
     def classes(self, value: Any) -> list[str]:
         return []
