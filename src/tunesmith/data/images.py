@@ -56,13 +56,14 @@ def read_bytes(path: str) -> bytes:
     try:
         about = os.stat(path)
         if not stat.S_ISREG(about.st_mode):
-            raise PictureFault("a folder, not an image" if stat.S_ISDIR(about.st_mode) else "not a regular file")
+            is_folder = stat.S_ISDIR(about.st_mode)
+            raise PictureFault("a folder (--data answers all images in one)" if is_folder else "not a regular file")
         if about.st_size > LARGEST_BYTES:
             raise PictureFault(f"larger than {LARGEST_BYTES // 1_000_000} MB")
         with open(path, "rb") as file:
             return file.read()
     except FileNotFoundError:
-        raise PictureFault("not there (paths are relative to the file that names them)") from None
+        raise PictureFault(f"not there (looked for in {os.path.dirname(path) or '.'})") from None
     except ValueError:
         raise PictureFault("not a path (it holds a NUL character)") from None
     except OSError as error:
