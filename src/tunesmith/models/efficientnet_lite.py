@@ -50,7 +50,7 @@ class SameConv(nn.Conv2d):
     The weights were learned so; padding alike on both sides would shift every map of an even size by half a place.
     """
 
-    def __init__(self, inner: int, outer: int, kernel: int, stride: int = 1, groups: int = 1) -> None:
+    def __init__(self, inner: int, outer: int, kernel: int, stride: int, groups: int = 1) -> None:
         super().__init__(inner, outer, kernel, stride, groups=groups, bias=False)
 
     def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
@@ -70,11 +70,11 @@ class Block(nn.Module):
         super().__init__()
         wide = inner * expansion
         self.passes = stride == 1 and inner == outer
-        self.expand = SameConv(inner, wide, 1) if expansion > 1 else None
+        self.expand = nn.Conv2d(inner, wide, 1, bias=False) if expansion > 1 else None
         self.expand_norm = nn.BatchNorm2d(wide, eps=norm_eps) if expansion > 1 else None
         self.depthwise = SameConv(wide, wide, kernel, stride, groups=wide)
         self.depthwise_norm = nn.BatchNorm2d(wide, eps=norm_eps)
-        self.project = SameConv(wide, outer, 1)
+        self.project = nn.Conv2d(wide, outer, 1, bias=False)
         self.project_norm = nn.BatchNorm2d(outer, eps=norm_eps)
 
     def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
@@ -119,7 +119,7 @@ class EfficientNetLiteModel(EfficientNetLitePreTrainedModel):
                 blocks.append(Block(inner, outer, kernel, stride if repeat == 0 else 1, expansion, config.norm_eps))
                 inner = outer
         self.blocks = nn.ModuleList(blocks)
-        self.top = SameConv(inner, config.hidden_size, 1)
+        self.top = nn.Conv2d(inner, config.hidden_size, 1, bias=False)
         self.top_norm = nn.BatchNorm2d(config.hidden_size, eps=config.norm_eps)
         self.post_init()
 
