@@ -44,15 +44,18 @@ class Guard:
         if self._child is None or self._owner != os.getpid():  # a forked process has no part in its parent's child
             self._start()
         assert self._child is not None and self._child.stdin is not None
-        try:
+        with suppress(BrokenPipeError):
             self._child.stdin.write(os.fsencode(path).hex().encode() + b"\n")
             self._child.stdin.flush()
-            answer = self._answer()
-        except BrokenPipeError:
-            answer = None
-        if answer is not None:
+        try:
+            line = self._answer()
+        except BaseException:  # interrupted: the answer to this one must not be taken for that to the next
+            self.close()
+            raise
+        if line is not None and line.endswith(b"\n"):
+            answer = orjson.loads(line)
             return answer.get("digest", ""), answer.get("fault", "")
-        return "", f"made to harm, or badly broken: {self._end()}"
+        return "", f"made to harm, or badly broken: {self._end(is_silent=line is None)}"
 
     def _start(self) -> None:
         self._child = subprocess.Popen(
@@ -65,21 +68,22 @@ class Guard:
         self._owner = os.getpid()
         atexit.register(self.close)
 
-    def _answer(self) -> dict[str, Any] | None:
-        """The child's next line; None if it is silent too long or has ended."""
+    def _answer(self) -> bytes | None:
+        """The child's next line, without an end if it died over it; None if it is silent for too long."""
         assert self._child is not None and self._child.stdout is not None
         with selectors.DefaultSelector() as selector:
             selector.register(self._child.stdout, selectors.EVENT_READ)
-            line = self._child.stdout.readline() if selector.select(self.seconds) else b""
-        return orjson.loads(line) if line.endswith(b"\n") else None
+            return self._child.stdout.readline() if selector.select(self.seconds) else None
 
-    def _end(self) -> str:
+    def _end(self, is_silent: bool) -> str:
         """End the child, and say what it died of."""
-        assert self._child is not None
-        code = self._child.poll()
-        self.close()
-        if code is None:
+        child = self._child
+        assert child is not None
+        if is_silent:
+            self.close()
             return f"decoding it takes more than {self.seconds:.0f} seconds"
+        code = child.wait()
+        self.close()
         return f"its decoder died by signal {-code}" if code < 0 else f"its decoder ended with code {code}"
 
     def close(self) -> None:
