@@ -94,7 +94,7 @@ class Recipe(Settings):
         if not self.task.long_texts:
             for name in ("max_length", "long_text"):
                 if getattr(self.train, name) != "auto":
-                    raise ValueError(f"train.{name}: this task reads no tokens; leave it out")
+                    raise ValueError(f"train.{name}: this task has no use for it, since its rows have no tokens")
         elif self.train.long_text not in ("auto", *self.task.long_texts):
             fit = " or ".join(self.task.long_texts)
             raise ValueError(f"train.long_text: {self.train.long_text} is not for this task; write {fit} (or auto)")
