@@ -92,6 +92,8 @@ class SizeAdvice:
     message: str
     source: str
     remedy: str = ""
+    for_texts: bool = False
+    """Whether it rests on what was found of texts alone."""
 
 
 SIZE_ADVICE = (
@@ -103,6 +105,7 @@ SIZE_ADVICE = (
         "little, and another seed may give another result",
         f"{LE_SCAO}; {MOSBACH}",
         "try prompting (few-shot) first and compare, or collect a few hundred rows",
+        for_texts=True,
     ),
     SizeAdvice(
         "some-rows",
@@ -129,6 +132,7 @@ SIZE_ADVICE = (
         "vary much between seeds, and parameter-efficient methods do as well or better",
         f"{MOSBACH}; {HE}",
         "method: lora",
+        for_texts=True,
     ),
     SizeAdvice(
         "many-rows",
@@ -138,6 +142,7 @@ SIZE_ADVICE = (
         "cleaner rows more than all of them",
         f"{GURURANGAN}; {checks.LEE}",
         "data.limit, for a first run",
+        for_texts=True,
     ),
 )
 """Advice by size. From 500 rows (100 a class) to a million there is nothing to say. It never stops a run."""
@@ -314,7 +319,7 @@ def _on_size(recipe: Recipe, splits: Splits, trainable: int) -> Iterator[Note]:
     counts = Counter(label for row in splits.train if (label := label_of(row)) is not None)
     size = Size(len(splits.train), median(counts.values()) if counts else math.inf, recipe.method.kind, trainable)
     for advice in SIZE_ADVICE:
-        if advice.holds(size):
+        if advice.holds(size) and not (advice.for_texts and not recipe.task.long_texts):
             told = advice.message.format(rows=size.rows, per_class=size.per_class, moving=size.moving / 1e6)
             yield Note(advice.code, advice.level, told, remedy=advice.remedy, source=advice.source, count=size.rows)
 

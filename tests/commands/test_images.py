@@ -119,6 +119,11 @@ def test_predict_takes_paths_folders_and_files(run_folder: RunFolder, tunesmith:
     assert recorded[0] in said and str(paths[0]) in said
 
 
+def test_steps_tell_rows_and_no_tokens(run_folder: RunFolder) -> None:
+    told = lines(run_folder.steps)
+    assert {row["tokens"] for row in told} == {0} and {row["rows"] for row in told} == {8, 4}
+
+
 def test_evaluate_counts_a_look_at_the_folder_of_the_test(run_folder: RunFolder, tunesmith: Command) -> None:
     before = len(lines(run_folder.looks))
     done = tunesmith("evaluate", run_folder.path, "--data", run_folder.path.parent / "photos" / "test", "--json")

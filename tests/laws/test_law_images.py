@@ -340,6 +340,18 @@ def test_its_logits_are_those_of_the_original_model_class(tmp_path: Path, monkey
         assert float((ours(pixels).logits - theirs(pixels)).abs().max()) <= 1e-5
 
 
+def test_examples_reach_other_processes_as_they_are(bases: Bases, tmp_path: Path) -> None:
+    """What the first process hands over gives the others the very same pixels and targets."""
+    from tunesmith.data.handover import hand_over, take_over
+
+    bench = bench_of(bases)
+    hand_over(bench.examples, tmp_path / "train.safetensors")
+    taken = take_over(tmp_path / "train.safetensors")
+    assert taken == bench.examples
+    theirs = bench.task.collate(taken, bench.loaded.processor)
+    assert all(torch.equal(theirs[name], tensor) for name, tensor in bench.batch().items())
+
+
 def test_encoding_reads_no_image(bases: Bases) -> None:
     """An example is a path: what memory holds does not grow with the pixels."""
     bench = bench_of(bases)

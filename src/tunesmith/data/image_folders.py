@@ -36,13 +36,13 @@ def folder_rows(file: RowFile) -> Iterator[RawRow]:
         file.notes.append(f"{file.path}: {many} no image by the name and left out (the first: {named})")
 
 
-def folder_identity(folder: Path, contents: bool = False) -> str:
-    """SHA-256 of the paths in a folder; with `contents`, of sizes and times of change too."""
+def folder_state(folder: Path) -> str:
+    """SHA-256 of the paths in a folder, of sizes and times of change: what tells it from another without reading it."""
     digest = hashlib.sha256()
     for path in _files_in(folder):
-        about = path.stat() if contents else None
-        state = f"\0{about.st_size}\0{about.st_mtime_ns}" if about else ""
-        digest.update(f"{path.relative_to(folder).as_posix()}{state}\n".encode("utf-8", "surrogateescape"))
+        about = path.stat()
+        state = f"{path.relative_to(folder).as_posix()}\0{about.st_size}\0{about.st_mtime_ns}\n"
+        digest.update(state.encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
 

@@ -15,7 +15,7 @@ import orjson
 from tunesmith.data.columns import Places, listing, map_columns, misfit, read_cell, usual_names
 from tunesmith.data.files import kind_of, require_regular, unchanged
 from tunesmith.data.guard import guarded_rows, needs_guard
-from tunesmith.data.image_folders import folder_identity, folder_rows, holds_images
+from tunesmith.data.image_folders import folder_rows, holds_images
 from tunesmith.data.image_guard import GUARD
 from tunesmith.data.images import Picture
 from tunesmith.data.readers import SEPARATORS, RawRow, RowFile, rows_here
@@ -38,7 +38,7 @@ class Reading:
 
     Attributes:
         hashes: SHA-256 of each file, in order (of a data set on a hub: of its rows; of a folder of images: of their
-            paths), and one of all images that the rows of a file name.
+            places and bytes), and behind that of a file one of all images that its rows name.
     """
 
     rows: list[Row] = field(default_factory=list)
@@ -157,9 +157,8 @@ def _read_file(name: str, wanted: Wanted, split: str) -> tuple[Reading, Places]:
         for raw in raws:
             digest.update(orjson.dumps(raw.values, default=str) + b"\n")
         reading.hashes = [digest.hexdigest()]
-    elif file.kind == "folder":
+    elif file.kind == "folder":  # known by its images alone, see below
         raws = list(raw_rows(file))
-        reading.hashes = [folder_identity(file.path)]
     else:
         with unchanged(file.path):
             raws = list(raw_rows(file))
@@ -179,10 +178,17 @@ def _read_file(name: str, wanted: Wanted, split: str) -> tuple[Reading, Places]:
             reading.faults.append(row)
     if not raws:
         raise DataError("no rows", name, "is this the right file?")
-    pictures = [cell.digest for row in reading.rows for cell in row.values.values() if isinstance(cell, Picture)]
-    if pictures:
-        reading.hashes.append(hashlib.sha256("\n".join(pictures).encode()).hexdigest())
+    reading.hashes += _hash_of_pictures(file, reading.rows)
     return reading, places
+
+
+def _hash_of_pictures(file: RowFile, rows: Sequence[Row]) -> list[str]:
+    """One SHA-256 of all images in their order (and of their places, where these say the class); none without any."""
+    lines = []
+    for row in rows:
+        place = os.path.relpath(row.file, file.path) if file.kind == "folder" else ""
+        lines += [f"{place}\0{cell.digest}\n" for cell in row.values.values() if isinstance(cell, Picture)]
+    return [hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()] if lines else []
 
 
 def stream_rows(

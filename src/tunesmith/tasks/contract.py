@@ -44,6 +44,11 @@ def length_of(example: Example) -> int:
     return len(tokens)
 
 
+def tokens_of(example: Example) -> int:
+    """Real tokens of a row; none of an image."""
+    return 0 if "patches" in example else length_of(example)
+
+
 @dataclass(frozen=True)
 class Loss:
     """A loss before any division: the step divides `total` and every metric by the sum of `count` over micro-batches
