@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -165,7 +166,10 @@ def make_questions(number: int, seed: int = 0) -> list[dict[str, Any]]:
     return rows
 
 
-_PICTURES = tempfile.TemporaryDirectory()
+@cache
+def _picture_folder() -> tempfile.TemporaryDirectory[str]:
+    """A place for images of rows that no test has a folder for; it goes with the process."""
+    return tempfile.TemporaryDirectory()
 
 
 def make_pictures(folder: Path, number: int, seed: int = 0, labels: tuple[str, ...] = LABELS) -> list[Path]:
@@ -190,7 +194,7 @@ def make_picture_rows(number: int, seed: int = 0) -> list[dict[str, Any]]:
     """Rows of images as they are read: each was looked at."""
     from tunesmith.data.images import Picture
 
-    paths = make_pictures(Path(_PICTURES.name) / str(seed), number, seed)
+    paths = make_pictures(Path(_picture_folder().name) / str(seed), number, seed)
     digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
     return [
         {"image": Picture(str(path), digest), "label": path.parent.name}

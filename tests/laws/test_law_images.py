@@ -283,6 +283,19 @@ def test_images_of_no_single_size_are_refused(bases: Bases, tmp_path: Path) -> N
         set_up(folder, Full(), kind=KIND)
 
 
+def test_a_preparation_of_another_model_is_refused(bases: Bases, tmp_path: Path) -> None:
+    import shutil
+
+    from tunesmith.errors import ModelError
+
+    folder = tmp_path / "base"
+    shutil.copytree(bases("vit"), folder)
+    file = folder / "preprocessor_config.json"
+    file.write_text(file.read_text().replace("32", "48"))
+    with pytest.raises(ModelError, match="does not take images as its preparation makes them"):
+        set_up(folder, Full(), kind=KIND)
+
+
 def test_a_model_for_texts_is_refused(bases: Bases) -> None:
     from tunesmith.errors import ModelError
 

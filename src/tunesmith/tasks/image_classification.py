@@ -39,7 +39,9 @@ class ImageClassification(Classification):
 
     def load(self, base: Base, seed: int, dtype: torch.dtype) -> Loaded:
         kind = replace(IMAGES, problem_type=self.target.problem_type)
-        return load_classifier(base, self.labels, seed, dtype, kind, self.target.head_bias)
+        loaded = load_classifier(base, self.labels, seed, dtype, kind, self.target.head_bias)
+        _require_fitting(loaded)
+        return loaded
 
     def encode(self, rows: Sequence[Row], processor: Any, limit: Limit) -> list[Example]:
         """The path (its bytes as numbers, which is what examples hold), the work and the target of each row."""
@@ -83,7 +85,7 @@ class ImageClassification(Classification):
         whole = True
         if "draw" in example:
             draw = Draw(*example["draw"])  # type: ignore[misc]
-            image = self.changes.apply(image, draw, size_of(processor), int(processor.resample))
+            image = self.changes.apply(image, draw, size_of(processor), _filter_of(processor))
             whole = not self.changes.crops
         ready = {} if whole else {"do_resize": False, "do_center_crop": False}
         return processor(images=[image], return_tensors="pt", **ready)["pixel_values"]
@@ -141,6 +143,34 @@ def size_of(processor: Any) -> tuple[int, int]:
         remedy = "give `size` a height and a width in its preprocessor_config.json, or let it crop the middle"
         raise ModelError("its preparation gives images of different sizes, which make no batch", remedy=remedy)
     return int(shapes[0][0]), int(shapes[0][1])
+
+
+def _require_fitting(loaded: Loaded) -> None:
+    """Try the model on a blank image as its preparation makes them: another size, or number of colours, would otherwise
+    be found out in the middle of a run.
+
+    Raises:
+        ModelError: it does not take it.
+    """
+    blank = torch.zeros(1, 3, *size_of(loaded.processor), dtype=loaded.dtype)
+    was_training = loaded.model.training
+    loaded.model.eval()
+    try:
+        with torch.inference_mode():
+            loaded.model(pixel_values=blank)
+    except (RuntimeError, ValueError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        message = f"the model does not take images as its preparation makes them ({reason})"
+        remedy = "config.json and preprocessor_config.json must be of one model, for images in colour"
+        raise ModelError(message, str(loaded.base.folder), remedy) from None
+    finally:
+        loaded.model.train(was_training)
+
+
+def _filter_of(processor: Any) -> int:
+    """How a processor averages pixels to change an image's size, as Pillow's number; bicubic if it does not say."""
+    given = getattr(processor, "resample", None)
+    return 3 if given is None else int(given)
 
 
 def _as_image(pixels_CHW: torch.Tensor, processor: Any) -> Any:
