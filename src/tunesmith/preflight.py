@@ -237,9 +237,8 @@ def choose(
         ("machine.threads", devices.threads, "the cores it may use / processes"),
         ("machine.micro_batch_tokens", devices.micro_batch_tokens, f"suits a {devices.device.type}"),
     ]
-    if recipe.task.long_texts:
-        open_choices.append(("train.long_text", recipe.task.long_texts[0], "usual for this task"))
-        open_choices.append(("train.max_length", longest, "the most that the model takes"))
+    open_choices += [("train.long_text", policy, "usual for this task") for policy in recipe.task.long_texts[:1]]
+    open_choices += [("train.max_length", longest, "the most that the model takes")] * bool(recipe.task.long_texts)
     if recipe.method.kind == "lora":
         open_choices.append(("method.alpha", 2 * recipe.method.rank, "twice the rank"))
     changes: dict[str, dict[str, Any]] = {}
