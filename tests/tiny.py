@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import tempfile
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +34,8 @@ def make_model(folder: Path, kind: str = "bert", dropout: float = 0.1, layers: i
     import transformers as t
 
     folder.mkdir(parents=True, exist_ok=True)
+    if kind in ("vit", "efficientnet-lite"):
+        return make_image_model(folder, kind, dropout, layers, seed)
     make_tokenizer(folder)
     vocab = len((folder / "vocab.txt").read_text().split())
     wide: dict[str, Any] = {"vocab_size": vocab, "hidden_size": 32, "intermediate_size": 64}
@@ -103,6 +108,32 @@ def make_writer(folder: Path, kind: str = "bart", dropout: float = 0.1, layers: 
     torch.manual_seed(seed)
     model = auto.from_config(configs[family]())
     model.save_pretrained(folder)
+    return folder
+
+
+def make_image_model(folder: Path, kind: str, dropout: float, layers: int, seed: int) -> Path:
+    """A random model for images of 32 x 32 pixels, with its preparation."""
+    import torch
+    import transformers as t
+
+    from tunesmith.models.efficientnet_lite import EfficientNetLiteConfig, EfficientNetLiteModel
+
+    size = {"height": 32, "width": 32}
+    torch.manual_seed(seed)
+    if kind == "vit":
+        wide: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 64, "image_size": 32, "patch_size": 8}
+        drop = {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
+        config = t.ViTConfig(**wide, **drop, num_hidden_layers=layers, num_attention_heads=4)
+        model: Any = t.ViTModel(config, add_pooling_layer=False)
+    else:
+        stages = [[3, 1, 1, 8, 1], [3, 2, 4, 16, layers - 1]]
+        model = EfficientNetLiteModel(
+            EfficientNetLiteConfig(image_size=32, stem_channels=8, stages=stages, hidden_size=32, dropout_rate=dropout)
+        )
+    model.save_pretrained(folder)
+    (folder / "preprocessor_config.json").write_text(
+        json.dumps({"image_processor_type": "ViTImageProcessor", "size": size, "do_convert_rgb": True})
+    )
     return folder
 
 
@@ -219,6 +250,42 @@ def make_reversals(number: int, seed: int = 0, words: int = 6) -> list[dict[str,
         text = source.sample(WORDS[:12], source.randint(3, words))
         rows.append({"source": " ".join(text), "target": [" ".join(reversed(text))]})
     return rows
+
+
+@cache
+def _picture_folder() -> tempfile.TemporaryDirectory[str]:
+    """A place for images of rows that no test has a folder for; it goes with the process."""
+    return tempfile.TemporaryDirectory()
+
+
+def make_pictures(folder: Path, number: int, seed: int = 0, labels: tuple[str, ...] = LABELS) -> list[Path]:
+    """Noise with a patch in it whose colour is the class, in one folder for each class; of unequal shapes."""
+    import numpy as np
+    from PIL import Image
+
+    source = np.random.default_rng(seed)
+    paths = []
+    for index in range(number):
+        pixels = source.integers(60, 120, (int(source.integers(30, 60)), int(source.integers(30, 60)), 3), np.uint8)
+        top, left = source.integers(0, 10, 2)
+        pixels[top : top + 20, left : left + 20, index % 3] = 250
+        path = folder / labels[index % len(labels)] / f"{index:03}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path)
+        paths.append(path)
+    return paths
+
+
+def make_picture_rows(number: int, seed: int = 0) -> list[dict[str, Any]]:
+    """Rows of images as they are read: each was looked at."""
+    from tunesmith.data.images import Picture
+
+    paths = make_pictures(Path(_picture_folder().name) / str(seed), number, seed)
+    digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
+    return [
+        {"image": Picture(str(path), digest), "label": path.parent.name}
+        for path, digest in zip(paths, digests, strict=True)
+    ]
 
 
 def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:

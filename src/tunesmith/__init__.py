@@ -12,8 +12,9 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tunesmith.choices import Choice
     from tunesmith.open import Run
-    from tunesmith.preflight import Choice, Note
+    from tunesmith.preflight import Note
     from tunesmith.recipe import (
         Data,
         Deploy,

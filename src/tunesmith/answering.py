@@ -19,6 +19,7 @@ import numpy as np
 
 from tunesmith import folder as folders
 from tunesmith.answer_files import Parts, kind_of
+from tunesmith.data.image_folders import folder_state
 from tunesmith.data.rows import Row
 from tunesmith.data.sources import SHOWN_FAULTS, describe_file, files_of, stream_rows
 from tunesmith.errors import DataError, Fault, Interrupted, RecipeError, ResourceError
@@ -279,7 +280,9 @@ def _identity_of(name: str) -> dict[str, Any]:
     if name.startswith(HUB):
         return {"hub": name}
     try:
-        with open(describe_file(name).path, "rb") as file:
+        if (described := describe_file(name)).kind == "folder":
+            return {"folder_sha256": folder_state(described.path)}
+        with open(described.path, "rb") as file:
             about = os.fstat(file.fileno())
             begins = hashlib.sha256(file.read(FIRST_BYTES)).hexdigest()
     except OSError as error:

@@ -18,11 +18,14 @@ from tunesmith.models import layers
 from tunesmith.models.loaded import Loaded, as_base
 from tunesmith.tasks.contract import Example, length_of
 
-BODY_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 ANY_TOKEN = r"(?u)\w+|[^\w\s]"
 """A word or a sign: scikit-learn's own pattern leaves out words of one letter, and some texts have no others."""
 
 HASHED_WORDS = 4096
+
+PROBE_STRENGTH = 0.01
+"""On standardised features, of which there are often more than rows: a far stronger pull to zero than for words."""
+
 NEIGHBOURS = (1, 3, 5, 10, 20)
 
 
@@ -48,42 +51,57 @@ class Majority:
 
 
 @dataclass
-class Tfidf:
-    """TF-IDF of words and word pairs, then logistic regression, one for each label where there may be several, or ridge
-    regression for a number (scikit-learn)."""
+class Regression:
+    """Logistic regression, one for each label where there may be several, or ridge regression for a number
+    (scikit-learn)."""
 
     pipeline: Any
     task: Any
 
     @classmethod
-    def fit(cls, task: Any, rows: Sequence[Row]) -> Tfidf:
+    def fit(cls, task: Any, rows: Sequence[Row], inputs: Any, *before: Any, strength: float = 10.0) -> Regression:
+        """Fit on what `before` makes of the inputs of `rows`. The larger `strength`, the closer to these rows."""
         from sklearn.exceptions import ConvergenceWarning
-        from sklearn.feature_extraction.text import TfidfVectorizer
         from sklearn.linear_model import LogisticRegression, Ridge
         from sklearn.multiclass import OneVsRestClassifier
         from sklearn.pipeline import make_pipeline
 
-        words = TfidfVectorizer(token_pattern=ANY_TOKEN, ngram_range=(1, 2), sublinear_tf=True, max_features=100_000)
-        matrix_RC, logistic = task.target.matrix(rows), LogisticRegression(C=10.0, max_iter=200, tol=1e-3)
+        matrix_RC, logistic = task.target.matrix(rows), LogisticRegression(C=strength, max_iter=200, tol=1e-3)
         learner, targets = {
             "single_label_classification": (logistic, matrix_RC.argmax(axis=1)),
             "multi_label_classification": (OneVsRestClassifier(logistic), matrix_RC),
-            "regression": (Ridge(alpha=1.0), matrix_RC[:, 0]),
+            "regression": (Ridge(alpha=10.0 / strength), matrix_RC[:, 0]),
         }[task.target.problem_type]
-        pipeline = make_pipeline(words, learner)
+        pipeline = make_pipeline(*before, learner)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
-            pipeline.fit([_text(row) for row in rows], targets)
+            pipeline.fit(inputs, targets)
         return cls(pipeline, task)
 
-    def predict(self, rows: Sequence[Row], examples: Sequence[Example]) -> np.ndarray:
-        texts = [_text(row) for row in rows]
-        if not texts:
+    def outputs(self, inputs: Any) -> np.ndarray:
+        if not len(inputs):
             return np.empty((0, len(self.task.labels)))
         if self.task.target.problem_type == "regression":
-            return self.pipeline.predict(texts)[:, None]
-        shares = self.pipeline.predict_proba(texts)
+            return self.pipeline.predict(inputs)[:, None]
+        shares = self.pipeline.predict_proba(inputs)
         return self.task.target.logits(shares[:, -len(self.task.labels) :])  # of a single label scikit-learn gives two
+
+
+@dataclass
+class Tfidf:
+    """TF-IDF of words and word pairs, then a regression (see `Regression`)."""
+
+    regression: Regression
+
+    @classmethod
+    def fit(cls, task: Any, rows: Sequence[Row]) -> Tfidf:
+        from sklearn.feature_extraction.text import TfidfVectorizer
+
+        words = TfidfVectorizer(token_pattern=ANY_TOKEN, ngram_range=(1, 2), sublinear_tf=True, max_features=100_000)
+        return cls(Regression.fit(task, rows, [_text(row) for row in rows], words))
+
+    def predict(self, rows: Sequence[Row], examples: Sequence[Example]) -> np.ndarray:
+        return self.regression.outputs([_text(row) for row in rows])
 
 
 def _text(row: Row) -> str:
@@ -91,8 +109,32 @@ def _text(row: Row) -> str:
 
 
 @dataclass
+class LinearProbe:
+    """A regression on what the frozen base makes of each row (Alain and Bengio 2016, arXiv:1610.01644): what its
+    features know without any of them being tuned."""
+
+    regression: Regression
+    embed: Callable[[Sequence[Example]], np.ndarray]
+
+    @classmethod
+    def fit(
+        cls,
+        task: Any,
+        rows: Sequence[Row],
+        examples: Sequence[Example],
+        embed: Callable[[Sequence[Example]], np.ndarray],
+    ) -> LinearProbe:
+        from sklearn.preprocessing import StandardScaler
+
+        return cls(Regression.fit(task, rows, embed(examples), StandardScaler(), strength=PROBE_STRENGTH), embed)
+
+    def predict(self, rows: Sequence[Row], examples: Sequence[Example]) -> np.ndarray:
+        return self.regression.outputs(self.embed(examples))
+
+
+@dataclass
 class NearestNeighbours:
-    """The mean of the nearest training rows, weighted by cosine, in the mean-pooled space of the frozen base."""
+    """The mean of the nearest training rows, weighted by cosine, in the space of the frozen base."""
 
     task: Any
     vectors: np.ndarray
@@ -206,23 +248,14 @@ class Untuned:
 
 
 def embed(task: Any, loaded: Loaded, examples: Sequence[Example], devices: Devices) -> np.ndarray:
-    """Unit vectors (rows, hidden): the mean of the frozen base's last hidden states over real tokens."""
+    """Unit vectors (rows, hidden): what the frozen base makes of each row, see `features` of the tasks."""
     lengths = [length_of(example) for example in examples]
     rows: list[np.ndarray] = [np.empty(0)] * len(examples)
     with as_base(loaded) as model, torch.inference_mode(), machine_errors_named():
         body = layers.body(model)
         for piece in length_sorted(lengths, devices.micro_batch_tokens):
             batch = task.collate([examples[i] for i in piece], loaded.processor)
-            inputs = {name: batch[name].to(devices.device) for name in BODY_INPUTS if name in batch}
-            hidden_BTD = body(**inputs).last_hidden_state.float()
-            mask_BT1 = inputs["attention_mask"][:, :, None].float()
-            sums_BD, counts_B1 = (hidden_BTD * mask_BT1).sum(dim=1), mask_BT1.sum(dim=1)
-            if "owner" in batch:  # a row of several windows is the mean over all their tokens
-                owner = batch["owner"].to(devices.device)
-                sums_BD, counts_B1 = (
-                    x.new_zeros(len(piece), x.shape[1]).index_add(0, owner, x) for x in (sums_BD, counts_B1)
-                )
-            mean_BD = sums_BD / counts_B1
-            for i, vector in zip(piece, torch.nn.functional.normalize(mean_BD, dim=-1).cpu().numpy(), strict=True):
+            found_BD = task.features(body, {name: tensor.to(devices.device) for name, tensor in batch.items()}).float()
+            for i, vector in zip(piece, torch.nn.functional.normalize(found_BD, dim=-1).cpu().numpy(), strict=True):
                 rows[i] = vector
     return np.stack(rows) if rows else np.empty((0, 0))

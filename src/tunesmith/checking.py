@@ -13,7 +13,8 @@ from tunesmith.recipe import Recipe
 from tunesmith.trackers import require_installed
 
 if TYPE_CHECKING:
-    from tunesmith.preflight import Choice, Note
+    from tunesmith.choices import Choice
+    from tunesmith.preflight import Note
 
 
 def check(recipe: Recipe) -> tuple[list[Note], list[Choice], Recipe]:

@@ -40,7 +40,7 @@ MORE_MEMORY = "take fewer rows at once (data.limit, a smaller file), or a machin
 
 @app.command()
 def new(
-    data: Annotated[Path, typer.Argument(help="A file of rows, or a folder with train, validation, test in it.")],
+    data: Annotated[Path, typer.Argument(help="Rows, or a folder of images or with train, test in it.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Where the recipe goes.")] = Path("recipe.yaml"),
     test: Annotated[Path | None, typer.Option("--test", help="Rows to judge by, sealed until the end.")] = None,
     validation: Annotated[Path | None, typer.Option("--validation", help="Rows to choose the best step by.")] = None,
@@ -147,8 +147,10 @@ def evaluate(
 @app.command()
 def predict(
     run: RunPath,
-    texts: Annotated[list[str] | None, typer.Argument(help="Texts to answer.", show_default=False)] = None,
-    data: Annotated[str | None, typer.Option("--data", help="Rows: a file, a glob, or hub:owner/name.")] = None,
+    texts: Annotated[list[str] | None, typer.Argument(help="Texts, or paths of images.", show_default=False)] = None,
+    data: Annotated[
+        str | None, typer.Option("--data", help="Rows: a file, glob, hub:owner/name; images: a folder.")
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Where answers go (.jsonl, .csv, .parquet); else JSON lines.")
     ] = None,

@@ -13,7 +13,17 @@ from tunesmith.audits import cost, slices
 from tunesmith.audits.budgets import find_budgets, with_budgets
 from tunesmith.audits.suspects import find_suspects
 from tunesmith.audits.verdict import NOT_JUDGED, judge
-from tunesmith.baselines import Baseline, Frequencies, Majority, NearestNeighbours, Tfidf, Untuned, WordOverlap, embed
+from tunesmith.baselines import (
+    Baseline,
+    Frequencies,
+    LinearProbe,
+    Majority,
+    NearestNeighbours,
+    Tfidf,
+    Untuned,
+    WordOverlap,
+    embed,
+)
 from tunesmith.data.rows import Row, as_text
 from tunesmith.data.sensitive import mask
 from tunesmith.evaluation import RESAMPLES, as_predictions, predict, score
@@ -68,7 +78,11 @@ def _fit_nearest(work: Work) -> Baseline:
 
 
 def _vectors(work: Work, examples: Sequence[Any]) -> Any:
-    return embed(work.task, work.loaded, examples, work.devices)
+    """The frozen base's vectors of a split, made once for all baselines that read them."""
+    made = work.vectors.get(id(examples))
+    if made is None:
+        made = work.vectors[id(examples)] = embed(work.task, work.loaded, examples, work.devices)
+    return made
 
 
 @dataclass
@@ -99,6 +113,9 @@ _FITS: dict[str, Callable[[Work], Baseline | None]] = {
     "word-overlap": lambda work: WordOverlap.fit(work.task, work.splits.train),
     "lead": lambda work: Lead.fit(work.task, work.splits.train),
     "copy": lambda work: Copy(),
+    "linear-probe": lambda work: LinearProbe.fit(
+        work.task, work.splits.train, work.examples["train"], partial(_vectors, work)
+    ),
 }
 
 
@@ -188,7 +205,7 @@ def _slices(work: Work, predictions: Sequence[Prediction], split: str, primary: 
     lengths = [length_of(example) for example in work.examples[split]]
     return {
         "slices": slices.by_columns(work.recipe.judge.slices, rows, predictions, measures, primary),
-        "by_length": slices.by_length(lengths, predictions, measures, primary),
+        "by_length": slices.by_length(lengths, predictions, measures, primary) if work.recipe.task.long_texts else {},
     }
 
 
@@ -244,6 +261,7 @@ def _shown_row(work: Work, row: Row, prediction: Prediction) -> dict[str, Any]:
         "gold": said_masked(work.task, prediction.gold, row),
         "answer": said_masked(work.task, prediction.answer, row),
         "score": prediction.score,
+        **work.task.illustration(row),
     }
 
 
@@ -260,5 +278,5 @@ def _cost(work: Work, folder: RunFolder, split: str) -> dict[str, Any]:
 def _memory_of_answering(work: Work, folder: RunFolder, split: str) -> dict[str, Any]:
     """Of the longest rows: they need the most. Costs the start of a process, so only a budget asks for it."""
     rows, examples = getattr(work.splits, split), work.examples[split]
-    longest = sorted(range(len(rows)), key=lambda index: -length_of(examples[index]))
-    return footprint.measure(folder, [rows[index] for index in longest], work.recipe.machine, work.devices.threads)
+    longest = [rows[index] for index in sorted(range(len(rows)), key=lambda index: -length_of(examples[index]))]
+    return footprint.measure(folder, longest, work.recipe.machine, work.devices.threads)

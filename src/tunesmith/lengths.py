@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from tunesmith.data.rows import Row
-from tunesmith.recipe.tasks import Column
+from tunesmith.recipe.columns import Column
 from tunesmith.shares import Share, wilson
-from tunesmith.tasks.contract import Example, Limit, length_of
+from tunesmith.tasks.contract import Example, Limit
 
 SAMPLE_ROWS = 2000
 """Encoding costs more than all other checks together. So many rows of a split tell a share of one in twenty to 1.0
@@ -49,7 +49,7 @@ class Lengths:
 def count_lengths(rows: Sequence[Row], examples: Sequence[Example], task: Any, processor: Any, limit: Limit) -> Lengths:
     """The exact figures, of rows that are encoded anyway."""
     cut = task.count_cut(rows, examples, processor, limit)
-    return Lengths(len(rows), len(rows), cut, count_bare(rows, examples, processor))
+    return Lengths(len(rows), len(rows), cut, task.count_bare(rows, examples, processor))
 
 
 def estimate_lengths(
@@ -68,16 +68,8 @@ def estimate_lengths(
     cut = task.count_cut(sample, task.encode(sample, processor, limit), processor, limit)
     inputs = [column.name for column in columns if column.is_input]
     wordless = [row for row in rows if not any(_has_letters(row.get(name)) for name in inputs)]
-    bare = count_bare(wordless, task.encode(wordless, processor, limit), processor)
+    bare = task.count_bare(wordless, task.encode(wordless, processor, limit), processor)
     return Lengths(len(rows), len(sample), cut, bare)
-
-
-def count_bare(rows: Sequence[Row], examples: Sequence[Example], processor: Any) -> int:
-    """How many rows are special tokens and nothing else; how many of those a tokenizer adds is its own affair."""
-    special = {pair: processor.num_special_tokens_to_add(pair=pair) for pair in (False, True)}
-    return sum(
-        length_of(example) <= special[bool(row.get("text_pair"))] for row, example in zip(rows, examples, strict=True)
-    )
 
 
 def _has_letters(cell: Any) -> bool:

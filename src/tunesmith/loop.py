@@ -16,7 +16,7 @@ from tunesmith.devices import Devices, machine_errors_named, seed_everything
 from tunesmith.errors import NumbersError
 from tunesmith.models.layers import set_training_mode
 from tunesmith.models.loaded import Loaded
-from tunesmith.tasks.contract import Draw, Example, length_of
+from tunesmith.tasks.contract import Draw, Example, length_of, tokens_of
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def train(
             learning_rate=optimizer.param_groups[0]["lr"],
             grad_norm=norm,
             rows=len(rows),
-            tokens=sum(length_of(example) for example in batch),
+            tokens=sum(tokens_of(example) for example in batch),
             seconds=time.perf_counter() - began,
             metrics={name: value / count for name, value in metrics.items()},
         )

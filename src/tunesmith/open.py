@@ -63,9 +63,9 @@ class Run:
         top_k: int = 0,
         abstain_below: float | None = None,
     ) -> list[dict[str, Any]]:
-        """Answer texts (or pairs of texts), in their order: [{"label", "score"}, ..]; with many labels {"labels",
-        "score", "scores"}, in a taxonomy also "levels", for a number {"score"}, for entities {"entities":
-        [{"entity_group", "score", "word", "start", "end"}, ..]}, for written texts {"summary_text"} or
+        """Answer texts (or pairs of texts, or images by their paths), in their order: [{"label", "score"}, ..]; with
+        many labels {"labels", "score", "scores"}, in a taxonomy also "levels", for a number {"score"}, for entities
+        {"entities": [{"entity_group", "score", "word", "start", "end"}, ..]}, for written texts {"summary_text"} or
         {"translation_text"}.
 
         Args:

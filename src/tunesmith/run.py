@@ -11,6 +11,7 @@ from typing import Any
 from tunesmith import checkpoints, methods, tasks
 from tunesmith import folder as folders
 from tunesmith.checkpoints import Progress
+from tunesmith.choices import total_steps
 from tunesmith.data.handover import hand_over, take_over
 from tunesmith.data.loading import hash_of
 from tunesmith.devices import Devices, choose_devices, joined
@@ -21,7 +22,6 @@ from tunesmith.judging import fit_baselines, judge_run, score_validation
 from tunesmith.models.layers import count_parameters
 from tunesmith.models.references import CARD, find_base
 from tunesmith.open import Run
-from tunesmith.preflight import total_steps
 from tunesmith.preparing import Work, apply_method, describe_data, prepare, refuse_stops
 from tunesmith.recipe import WITHOUT_STAGES, Recipe, is_path
 from tunesmith.recipe.reading import read_recipe, write_recipe
@@ -285,8 +285,8 @@ def _save_model(work: Work, folder: RunFolder, decision: dict[str, Any]) -> None
             "labels": list(work.task.labels),
             "learned": work.task.learned(),
             "decision": decision,
-            "max_length": work.recipe.train.max_length,
-            "long_text": work.recipe.train.long_text,
+            "max_length": work.limit.tokens,
+            "long_text": work.limit.policy,
             "seed": work.recipe.seed,
             "columns": work.recipe.data.columns,
         }

@@ -144,8 +144,9 @@ class JsonVoice(Voice):
 
 
 def described(step: Step) -> str:
-    rate = step.tokens / step.seconds if step.seconds else 0.0
-    return f"epoch {step.epoch:.2f}  loss {step.loss:.4f}  rate {step.learning_rate:.2e}  {rate:,.0f} tokens/s"
+    done, what = (step.tokens, "tokens") if step.tokens else (step.rows, "rows")
+    speed = done / step.seconds if step.seconds else 0.0
+    return f"epoch {step.epoch:.2f}  loss {step.loss:.4f}  rate {step.learning_rate:.2e}  {speed:,.0f} {what}/s"
 
 
 def with_interval(score: Mapping[str, float]) -> str:

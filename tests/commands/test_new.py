@@ -11,7 +11,7 @@ import pytest
 from shell import Command
 
 import tiny
-from tunesmith.preflight import choose_method
+from tunesmith.choices import choose_method
 from tunesmith.recipe.reading import read_recipe
 
 ROWS = tiny.make_rows(60)
@@ -54,6 +54,47 @@ SEEN: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
         {"target": "label", "columns": {}},
     ),
 }
+
+
+@pytest.mark.parametrize("beside", ["whole", "split"])
+def test_folders_of_images_are_recognised(tunesmith: Command, tmp_path: Path, beside: str) -> None:
+    """Class folders, alone or in train, validation and test beside each other; the recipe reads them as they are."""
+    from tunesmith.data.material import read_material
+
+    splits = ("train", "validation", "test") if beside == "split" else (".",)
+    for seed, split in enumerate(splits):
+        tiny.make_pictures(tmp_path / "photos" / split, 12, seed=seed)
+    done = tunesmith("new", tmp_path / "photos", "-o", tmp_path / "recipe.yaml")
+    assert done.code == 0, done.err
+    assert "one of 3 labels for each image" in done.out
+    recipe = read_recipe(tmp_path / "recipe.yaml")
+    assert recipe.task.kind == "image-classification" and recipe.train.max_length == "auto"
+    named = {split: getattr(recipe.data, split) for split in ("train", "validation", "test")}
+    if beside == "split":
+        assert {split: Path(name) for split, name in named.items()} == {
+            split: tmp_path / "photos" / split for split in splits
+        }
+    else:
+        assert (Path(named["train"]), named["validation"], named["test"]) == (tmp_path / "photos", 0.1, 0.2)
+    found = read_material(recipe)
+    assert found.task.target == "label" and {row["label"] for row in found.splits.train} == set(tiny.LABELS)
+
+
+def test_files_that_name_images_are_recognised(tunesmith: Command, tmp_path: Path) -> None:
+    paths = tiny.make_pictures(tmp_path / "photos", 24)
+    rows = [
+        {"id": i, "file_name": str(path.relative_to(tmp_path)), "age": i + 0.5, "caption": "a photo of something"}
+        for i, path in enumerate(paths)
+    ]
+    tiny.write_rows(tmp_path / "rows.jsonl", rows)
+    done = tunesmith("new", tmp_path / "rows.jsonl", "-o", tmp_path / "recipe.yaml")
+    assert done.code == 0, done.err
+    recipe = read_recipe(tmp_path / "recipe.yaml")
+    assert recipe.task.kind == "image-classification" and recipe.data.columns == {
+        "image": "file_name",
+        "score": "age",
+    }
+    assert "a number for each image" in done.out
 
 
 @pytest.mark.parametrize("name", SEEN)

@@ -19,7 +19,8 @@ from tunesmith.data.tags import spans_of, tags_of, words_of
 from tunesmith.errors import DataError
 from tunesmith.proposal import propose
 from tunesmith.recipe import Data
-from tunesmith.recipe.tasks import ANSWERS, LABEL, SPANS, TEXT, TOKENS, QuestionAnswering, TokenClassification
+from tunesmith.recipe.classification import LABEL, TEXT
+from tunesmith.recipe.tasks import ANSWERS, SPANS, TOKENS, QuestionAnswering, TokenClassification
 from tunesmith.tasks.question_answering import QuestionAnswering as Task
 
 SPANNED, TAGGED = TokenClassification(target="spans").columns, TokenClassification(target="tags").columns

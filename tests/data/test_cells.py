@@ -13,7 +13,8 @@ from tunesmith.data.columns import check_cell, read_cell
 from tunesmith.data.json_text import depth, doubled_key
 from tunesmith.data.sources import read_rows
 from tunesmith.errors import DataError
-from tunesmith.recipe.tasks import Column, TextClassification
+from tunesmith.recipe.classification import TextClassification
+from tunesmith.recipe.columns import Column
 
 COLUMNS = TextClassification().columns
 

@@ -19,7 +19,7 @@ from tunesmith.data.checks import find_all
 from tunesmith.data.findings import Finding
 from tunesmith.data.rows import Row, normalised
 from tunesmith.preflight import SIZE_ADVICE, Size
-from tunesmith.recipe.tasks import Column
+from tunesmith.recipe.columns import Column
 
 
 @pytest.fixture(scope="module")

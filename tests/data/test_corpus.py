@@ -12,7 +12,7 @@ import corpus
 from tunesmith.data.rows import Row
 from tunesmith.data.sources import read_rows, stop_or_skip, stream_rows
 from tunesmith.errors import DataError, Fault
-from tunesmith.recipe.tasks import TextClassification
+from tunesmith.recipe.classification import TextClassification
 
 COLUMNS = TextClassification().columns
 SLOWEST = 2.0

@@ -16,7 +16,7 @@ from tunesmith.data.rows import Row
 from tunesmith.lengths import SAMPLE_ROWS, Lengths, count_lengths, estimate_lengths
 from tunesmith.models.heads import load_tokenizer
 from tunesmith.recipe import Recipe
-from tunesmith.recipe.tasks import TextClassification as Settings
+from tunesmith.recipe.classification import TextClassification as Settings
 from tunesmith.tasks.contract import Limit
 from tunesmith.tasks.text_classification import TextClassification
 

@@ -14,7 +14,7 @@ from tunesmith.data.files import not_utf8
 from tunesmith.data.rows import Row
 from tunesmith.data.sources import Reading, read_rows, stop_or_skip
 from tunesmith.errors import DataError
-from tunesmith.recipe.tasks import TextClassification
+from tunesmith.recipe.classification import TextClassification
 
 COLUMNS = TextClassification().columns
 

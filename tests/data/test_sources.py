@@ -26,8 +26,8 @@ from tunesmith.data.sources import describe_file, files_of, read_rows, read_sour
 from tunesmith.errors import DataError, Fault
 from tunesmith.folder import sha256
 from tunesmith.recipe import Data, Recipe
+from tunesmith.recipe.classification import TextClassification
 from tunesmith.recipe.data import uses_hub
-from tunesmith.recipe.tasks import TextClassification
 
 COLUMNS = TextClassification().columns
 

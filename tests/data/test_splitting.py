@@ -16,7 +16,7 @@ from tunesmith.data.rows import Row, hash_share, input_key, normalised
 from tunesmith.data.splits import overlap, split_rows, take
 from tunesmith.errors import DataError
 from tunesmith.recipe import Data
-from tunesmith.recipe.tasks import TextClassification
+from tunesmith.recipe.classification import TextClassification
 
 COLUMNS = TextClassification().columns
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from workbench import EVERY_METHOD, FAMILIES, WRITERS, Bench, set_up, train
+from workbench import BASES, EVERY_METHOD, WRITERS, Bench, set_up, train
 
 from tunesmith.evaluation import mean_loss, predict
 from tunesmith.methods import METHODS
@@ -28,7 +28,7 @@ def test_every_method_trains_every_task(
     bases: Callable[..., Path], writers: Callable[..., Path], method: str, task: str
 ) -> None:
     """The loss falls to a stated share in 20 steps on 24 rows, in half a second of processor time after loading."""
-    base = bases(FAMILIES.get(task, "bert"), dropout=0.0)
+    base = bases(BASES.get(task, "bert"), dropout=0.0)
     if task in WRITERS:
         base = writers(WRITERS[task], dropout=0.0)
     bench = set_up(base, EVERY_METHOD[method], num_rows=24, precision="fp32", kind=task)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tunesmith.data.batches import Order, cut, length_sorted, share_out
 from tunesmith.data.rows import Row, hash_share, input_key
 from tunesmith.data.splits import split_rows, take
-from tunesmith.recipe.tasks import TextClassification
+from tunesmith.recipe.classification import TextClassification
 
 COLUMNS = TextClassification().columns
 VARIANTS = ("text number {}", "Text NUMBER {}", "  text\tnumber {} ", "text\u00a0number {}", "ｔext number {}")

@@ -33,6 +33,7 @@ class Place:
     folder: Path
     writer: Path
     decoder: Path
+    image_base: Path
 
     @property
     def train(self) -> Path:
@@ -185,6 +186,18 @@ LAST = {"method": {"kind": "last-layers", "layers": 1}}
 ABSENT = next(name for name, here in (("cuda", torch.cuda.is_available()), ("mps", False)) if not here)
 
 TEXTS = {"kind": "text-classification"}
+IMAGES = {"kind": "image-classification"}
+UNCHANGED = {**IMAGES, "crop": 1, "flip": 0, "jitter": 0}
+
+
+def on_images(**task: Any) -> Callable[[Place], dict[str, Any]]:
+    """What a run on images has in place of a text's base and rows; `task` are its settings."""
+    return lambda place: {
+        "model": str(place.image_base),
+        "data": {"train": str(place.folder / "pictures")},
+        "task": {**UNCHANGED, **task},
+    }
+
 
 TRIPLETS = {"kind": "sentence-similarity", "target": "triplet"}
 
@@ -301,6 +314,34 @@ TABLE: dict[str, Row] = {
         ),
         common=writing("translation", decoder=True, steps=1),
     ),
+    "task.image-classification.kind": Row({"task": {"kind": "text-classification"}}, refuses(DataError), on_images()),
+    "task.image-classification.target": Row(
+        {"task": {**UNCHANGED, "target": "path"}},
+        lambda plain, changed: (
+            "hierarchical_f1" in changed.scores["validation"] and "hierarchical_f1" not in plain.scores["validation"]
+        ),
+        common=on_images(),
+    ),
+    "task.image-classification.class_weights": Row({"task": {"class_weights": "balanced"}}, weights, on_images()),
+    "task.image-classification.label_smoothing": Row({"task": {"label_smoothing": 0.3}}, weights, on_images()),
+    "task.image-classification.focal_gamma": Row({"task": {"focal_gamma": 2.0}}, weights, on_images()),
+    "task.image-classification.threshold": Row(
+        {"task": {"threshold": 0.625}},
+        lambda plain, changed: (
+            set(changed.scores["calibration"]["thresholds"])
+            == {0.625}
+            != set(plain.scores["calibration"]["thresholds"])
+        ),
+        common=lambda place: {
+            **on_images()(place),
+            "data": {"train": str(place.folder / "many-pictures.jsonl")},
+        },
+    ),
+    "task.image-classification.crop": Row({"task": {"crop": 0.5}}, weights, on_images()),
+    "task.image-classification.flip": Row({"task": {"flip": 0.5}}, weights, on_images()),
+    "task.image-classification.jitter": Row({"task": {"jitter": 0.5}}, weights, on_images()),
+    "task.image-classification.mix": Row({"task": {"mix": "cutmix"}}, weights, on_images(mix="mixup")),
+    "task.image-classification.mix_alpha": Row({"task": {"mix_alpha": 2.0}}, weights, on_images(mix="mixup")),
     "data.train": Row(lambda place: {"data": {"train": str(place.folder / "other.jsonl")}}, rows_of("train")),
     "data.validation": Row({"data": {"validation": 0.4}}, rows_of("validation")),
     "data.test": Row(
@@ -470,7 +511,15 @@ def place(bases: Callable[..., Path], writers: Callable[..., Path], tmp_path_fac
     tiny.write_rows(folder / "questions.jsonl", questions)
     tiny.write_rows(folder / "bad.jsonl", [rows[0], {**rows[1], "text": None}, *rows[2:]])
     tiny.write_rows(folder / "pairs.jsonl", tiny.make_reversals(40))
-    return Place(bases("bert"), bases("bert", seed=7), folder, writers("bart"), writers("llama"))
+    pictures = tiny.make_pictures(folder / "pictures", 40)
+    many_pictures = [
+        {"image": str(path.relative_to(folder)), "labels": [path.parent.name][: i % 3]}
+        for i, path in enumerate(pictures)
+    ]
+    tiny.write_rows(folder / "many-pictures.jsonl", many_pictures)
+    return Place(
+        bases("bert"), bases("bert", seed=7), folder, writers("bart"), writers("llama"), bases("vit", dropout=0.0)
+    )
 
 
 @pytest.fixture(scope="module")

@@ -7,16 +7,16 @@ from typing import Any, get_args
 
 import pytest
 
-from tunesmith import preflight
+from tunesmith import choices, preflight
 from tunesmith.baselines import Baseline
 from tunesmith.data import columns
 from tunesmith.folder import read_json
 from tunesmith.judging import _FITS
 from tunesmith.methods import METHODS
 from tunesmith.recipe import Judge, methods, tasks
+from tunesmith.recipe.columns import Column
 from tunesmith.recipe.judge import BASELINES
 from tunesmith.recipe.reading import SCHEMA_FILE, schema
-from tunesmith.recipe.tasks import Column
 from tunesmith.tasks import TASKS
 from tunesmith.tasks.contract import Prediction
 from tunesmith.tasks.targets import TARGETS
@@ -30,7 +30,7 @@ def test_kinds_are_the_keys_of_the_tables() -> None:
         for kind, settings in table.items():
             assert settings().kind == kind  # type: ignore[attr-defined]
             assert settings.__doc__
-    for table in (preflight.RATE_FACTORS, preflight.USUAL_RATES):
+    for table in (choices.RATE_FACTORS, preflight.USUAL_RATES):
         assert set(table) == set(METHODS), "each method has its usual rates"
 
 

@@ -22,6 +22,7 @@ from tunesmith.preparing import apply_method
 from tunesmith.recipe import (
     Full,
     Head,
+    ImageClassification,
     LanguageModeling,
     LastLayers,
     Lora,
@@ -52,16 +53,17 @@ TASKS: dict[str, tuple[Settings, Callable[[int], list[dict[str, Any]]]]] = {
     "sentence-similarity": (SentenceSimilarity(target="triplet"), tiny.make_triplets),
     "summarization": (Summarization(), tiny.make_reversals),
     "translation": (Translation(), tiny.make_reversals),
+    "image-classification": (ImageClassification(), tiny.make_picture_rows),
 }
 """Every task with its tiny rows."""
 
-FAMILIES = {"language-modeling": "bert+masked"}
-"""The base of tasks that go on with a base's own head; others take a bare body."""
+BASES = {"language-modeling": "bert+masked", "image-classification": "vit"}
+"""The tiny base of a task that goes on with a base's own head, or is not for texts; others take a bare body."""
 
 WRITERS = {"summarization": "bart", "translation": "llama"}
 """Tasks whose bases write, and of which family each is tried on."""
 
-NOT_FOR_THE_MODEL = ("target", "window", "position", "row", "rows", "starts", "ends", "owner")
+NOT_FOR_THE_MODEL = ("partner", "share", "target", "window", "position", "row", "rows", "starts", "ends", "owner")
 DTYPES = {"fp32": torch.float32, "fp64": torch.float64}
 
 

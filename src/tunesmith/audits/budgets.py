@@ -10,7 +10,7 @@ from tunesmith.recipe import Deploy
 
 MEGABYTE = 1_000_000
 
-LATENCY = "99th percentile of single rows, from tokens to answer"
+LATENCY = "99th percentile of single rows, from tokens (of an image: from its file) to answer"
 MEMORY = "peak of a fresh process that answers single rows"
 
 

@@ -26,11 +26,14 @@ from tunesmith.data.label_checks import (
     targets_of,
 )
 from tunesmith.data.rows import Row, as_text, input_keys
-from tunesmith.recipe.tasks import Column
+from tunesmith.recipe.columns import Column
 
 LEE = "Lee et al. 2022, arXiv:2107.06499"
 CARLINI = "Carlini et al. 2021, arXiv:2012.07805"
 NORTHCUTT = "Northcutt et al. 2021, arXiv:2103.14749"
+
+SAME_TEXT = "case and spaces aside"
+"""Which texts count as the same; images do where their files are, byte for byte."""
 
 REPEATED_SHARE, REPEATED_TIMES = 0.01, 10
 
@@ -52,21 +55,22 @@ def find_all(
     """
     answer_of, label_of = targets_of(columns)
     keys = {name: input_keys(rows, columns) for name, rows in splits.items()}
+    same = "byte for byte" if any(column.kind == "image" for column in columns) else SAME_TEXT
     answers = {name: [answer_of(row) for row in rows] for name, rows in splits.items()}
     labels = {name: [label_of(row) for row in rows] for name, rows in splits.items()}
     classes = {name: [classes_of(row, columns) for row in rows] for name, rows in splits.items()}
-    inputs = [column.name for column in columns if column.is_input]
+    inputs = [column.name for column in columns if column.is_input and column.kind != "image"]
     texts = {name: [_text(row, inputs) for row in rows] for name, rows in splits.items()}
     return [
-        *empty_texts(keys),
-        *duplicates(keys, answers),
+        *(empty_texts(keys) if inputs else ()),
+        *duplicates(keys, answers, same),
         *(contradictions(keys, answers) if _is_settled(columns) else ()),
-        *shared_inputs(keys),
-        *near_copies(keys),
+        *shared_inputs(keys, same),
+        *(near_copies(keys) if inputs else ()),
         *frequent_texts(keys),
         *class_sizes(labels),
         *absent_classes(classes),
-        *labels_in_texts(keys, labels),
+        *(labels_in_texts(keys, labels) if inputs else ()),
         *broken_tags(splits, columns),
         *odd_tags(splits, columns),
         *lost_spans(splits, columns),
@@ -98,7 +102,7 @@ def _is_seen(character: str) -> bool:
     return character.isprintable() and not character.isspace()
 
 
-def duplicates(keys: Keys, labels: Labels) -> Iterator[Finding]:
+def duplicates(keys: Keys, labels: Labels, same: str = SAME_TEXT) -> Iterator[Finding]:
     """Training rows whose input and label an earlier one has."""
     first: dict[str, str | None] = {}
     further: set[tuple[str, str | None]] = set()
@@ -111,7 +115,7 @@ def duplicates(keys: Keys, labels: Labels) -> Iterator[Finding]:
         else:
             further.add((key, label))
     if rows:
-        message = f"{counted(len(rows), 'training row')} an exact copy of an earlier one (case and spaces aside): "
+        message = f"{counted(len(rows), 'training row')} an exact copy of an earlier one ({same}): "
         message += "such inputs weigh more than others"
         yield on_rows("duplicate", "info", message, {"train": rows}, remedy="keep one of each", source=LEE)
 
@@ -154,15 +158,15 @@ def frequent_texts(keys: Keys) -> Iterator[Finding]:
 
 SHARED = {
     "test-in-train": (
-        "also in train (case and spaces aside); scores are given without them too",
+        "also in train ({same}); scores are given without them too",
         "take them out of train",
     ),
     "validation-in-train": (
-        "also in train (case and spaces aside): the best step is chosen by rows that were learned by heart",
+        "also in train ({same}): the best step is chosen by rows that were learned by heart",
         "take them out of one of the two",
     ),
     "test-in-validation": (
-        "also in validation (case and spaces aside): the best step is chosen by rows of the test",
+        "also in validation ({same}): the best step is chosen by rows of the test",
         "take them out of validation",
     ),
     "near-test-in-train": (
@@ -181,18 +185,18 @@ SHARED = {
 """What each leak means, and what to do."""
 
 
-def shared_inputs(keys: Keys) -> Iterator[Finding]:
+def shared_inputs(keys: Keys, same: str = SAME_TEXT) -> Iterator[Finding]:
     """Rows whose input is also in a split that must not know it."""
     for one, other in ACROSS:
         if one in keys and other in keys:
             known = set(keys[other])
-            yield from _leak(f"{one}-in-{other}", one, [i for i, key in enumerate(keys[one]) if key in known])
+            yield from _leak(f"{one}-in-{other}", one, [i for i, key in enumerate(keys[one]) if key in known], same)
 
 
-def _leak(code: str, split: str, rows: Sequence[int]) -> Iterator[Finding]:
+def _leak(code: str, split: str, rows: Sequence[int], same: str = SAME_TEXT) -> Iterator[Finding]:
     if len(rows):
         meaning, remedy = SHARED[code]
-        message = f"{counted(len(rows), f'{split} row')} {meaning}"
+        message = f"{counted(len(rows), f'{split} row')} {meaning.format(same=same)}"
         yield on_rows(code, "warn", message, {split: rows}, remedy=remedy, source=KAUFMAN)
 
 

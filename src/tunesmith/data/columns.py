@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from tunesmith.data.answers import given_answers, placed
+from tunesmith.data.image_guard import find_picture
 from tunesmith.data.json_text import JsonFault, parse
 from tunesmith.data.sensitive import mask
 from tunesmith.data.tags import span_cell, words_of
 from tunesmith.errors import DataError, Fault
-from tunesmith.recipe.tasks import Column
+from tunesmith.recipe.columns import Column
 
 Places = dict[str, tuple[str, ...]]
 """Our column -> the file's. More than one: their cells are joined with "/" to a path (`label/fine_label`)."""
@@ -98,10 +100,13 @@ def short(name: str) -> str:
     return masked if len(masked) <= 60 else f"{masked[:57]}..."
 
 
-def read_cell(column: Column, values: Mapping[str, Any], places: Sequence[str]) -> tuple[Any, str]:
-    """A row's cell as the task reads it, and what is wrong with it ("" if nothing)."""
+def read_cell(
+    column: Column, values: Mapping[str, Any], places: Sequence[str], folder: Path = Path()
+) -> tuple[Any, str]:
+    """A row's cell as the task reads it, and what is wrong with it ("" if nothing). `folder` is where paths in it are
+    seen from."""
     if len(places) == 1:
-        return check_cell(column, values.get(places[0]))
+        return check_cell(column, values.get(places[0]), folder)
     path, fault = _joined(values, places)
     if fault or path is None:
         return None, fault or ("is missing" if column.required else "")
@@ -124,11 +129,12 @@ def _joined(values: Mapping[str, Any], places: Sequence[str]) -> tuple[str | Non
     return "/".join(names), ""
 
 
-def check_cell(column: Column, value: Any) -> tuple[Any, str]:
+def check_cell(column: Column, value: Any, folder: Path = Path()) -> tuple[Any, str]:
     """A cell as the task reads it, and what is wrong with it ("" if nothing)."""
     if value is None:
         return None, "" if not column.required else "is missing"
-    return _CELLS[column.kind](value)
+    cell, fault = _CELLS[column.kind](value)
+    return find_picture(cell, folder) if column.kind == "image" and not fault else (cell, fault)
 
 
 def _text_cell(value: Any) -> tuple[Any, str]:
@@ -327,4 +333,5 @@ _CELLS: dict[str, Callable[[Any], tuple[Any, str]]] = {
     "spans": _spans_cell,
     "answers": _answers_cell,
     "texts": _texts_cell,
+    "image": _text_cell,
 }

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from tunesmith.data.rows import Row, normalised
-from tunesmith.recipe.tasks import Column
+from tunesmith.recipe.columns import Column
 
 DOCUMENT = "(document)"
 """The group of the pieces of one text: they never straddle a split."""

@@ -13,7 +13,7 @@ from tunesmith.data import sensitive
 from tunesmith.data.findings import Finding, counted, on_rows
 from tunesmith.data.rows import Row, normalised
 from tunesmith.data.tags import kind_of_tag, scheme_of, spans_of, tags_of, words_of
-from tunesmith.recipe.tasks import Column
+from tunesmith.recipe.columns import Column
 
 BUDA = "Buda et al. 2018, arXiv:1710.05381"
 KAUFMAN = "Kaufman et al. 2012, doi:10.1145/2382577.2382579"

@@ -14,8 +14,8 @@ from tunesmith.data.sources import Reading, describe_file, files_of, raw_rows, r
 from tunesmith.data.splits import overlap, split_rows, take
 from tunesmith.errors import DataError, Fault
 from tunesmith.recipe import Data
+from tunesmith.recipe.columns import Column
 from tunesmith.recipe.data import in_words
-from tunesmith.recipe.tasks import Column
 
 
 @dataclass

@@ -41,7 +41,7 @@ class RowFile:
     """A file of rows while it is read.
 
     Attributes:
-        kind: csv, tsv, json, jsonl, parquet, arrow or hub.
+        kind: csv, tsv, json, jsonl, parquet, arrow, hub or folder (of images).
         packed: whether it is gzipped.
         wanted: the columns that are asked for; kinds that store by column give no others. None: all.
         split: which split of a data set on a hub.
@@ -66,8 +66,15 @@ class RowFile:
         place = f"{self.path}:{'row ' * self.counts_rows}{line}"
         return f"{place}:{column}" if column else place
 
+    def place_of(self, raw: RawRow, column: str = "") -> str:
+        """Where a row stands; a row of a folder is a file of its own."""
+        return str(self.file_of(raw)) if self.kind == "folder" else self.place(raw.line, column)
+
+    def file_of(self, raw: RawRow) -> Path:
+        return self.path / raw.values["image"] if self.kind == "folder" else self.path
+
     def fault(self, raw: RawRow) -> Fault:
-        return Fault(self.place(raw.line, raw.column), raw.fault, raw.remedy)
+        return Fault(self.place_of(raw, raw.column), raw.fault, raw.remedy)
 
 
 def rows_here(file: RowFile) -> Iterator[RawRow]:

@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tunesmith.recipe.tasks import Column
+from tunesmith.data.images import Picture
+from tunesmith.recipe.columns import Column
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
     """One row under our column names. `line` is the 1-based line of the file where it begins; in a file that has no
-    lines (`counted`), the 1-based number of the row."""
+    lines (`counted`), the 1-based number of the row; 0 where the file is the row (an image in a folder)."""
 
     values: dict[str, Any]
     file: str
@@ -23,7 +24,7 @@ class Row:
 
     @property
     def where(self) -> str:
-        return f"{self.file}:{'row ' * self.counted}{self.line}"
+        return f"{self.file}:{'row ' * self.counted}{self.line}" if self.line else self.file
 
     def __getitem__(self, column: str) -> Any:
         return self.values[column]
@@ -45,9 +46,13 @@ def normalised(text: str) -> str:
 
 
 def input_keys(rows: Sequence[Row], columns: Sequence[Column]) -> list[str]:
-    """What makes rows duplicates: of each, the normalised content of the task's input columns."""
+    """What makes rows duplicates: of each, the normalised content of the input columns; of an image, its bytes."""
     names = [column.name for column in columns if column.is_input]
-    return ["\x1f".join([normalised(as_text(row.values.get(name))) for name in names]) for row in rows]
+    return ["\x1f".join([_key_of(row.values.get(name)) for name in names]) for row in rows]
+
+
+def _key_of(cell: Any) -> str:
+    return cell.digest if isinstance(cell, Picture) else normalised(as_text(cell))
 
 
 def as_text(cell: Any) -> str:

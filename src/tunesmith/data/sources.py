@@ -16,13 +16,16 @@ from tunesmith.data.columns import Places, listing, map_columns, misfit, read_ce
 from tunesmith.data.documents import pieces_of
 from tunesmith.data.files import kind_of, require_regular, unchanged
 from tunesmith.data.guard import guarded_rows, needs_guard
+from tunesmith.data.image_folders import folder_rows, holds_images
+from tunesmith.data.image_guard import GUARD
+from tunesmith.data.images import Picture
 from tunesmith.data.readers import SEPARATORS, RawRow, RowFile, rows_here
 from tunesmith.data.rows import Row
 from tunesmith.data.squad import questions_of
 from tunesmith.errors import DataError, Fault
 from tunesmith.folder import sha256
+from tunesmith.recipe.columns import Column
 from tunesmith.recipe.data import HUB
-from tunesmith.recipe.tasks import Column
 
 SHOWN_FAULTS = 20
 NESTED_KINDS = ("json", "jsonl")
@@ -35,7 +38,8 @@ class Reading:
     """What came out of files: rows, faults (one for each bad row), notes on how they were read.
 
     Attributes:
-        hashes: SHA-256 of each file, in order (of a data set on a hub: of its rows).
+        hashes: SHA-256 of each file, in order (of a data set on a hub: of its rows; of a folder of images: of their
+            places and bytes), and behind that of a file one of all images that its rows name.
     """
 
     rows: list[Row] = field(default_factory=list)
@@ -112,10 +116,17 @@ def read_source(
     Raises:
         DataError: a file cannot be read as a whole, has no rows, or lacks a column.
     """
+    try:
+        return _read_files(source, Wanted(columns, named, extra, usual or {}), split)
+    finally:
+        GUARD.close()
+
+
+def _read_files(source: str | Sequence[str], wanted: Wanted, split: str) -> Reading:
     whole = Reading()
     first: tuple[str, Places] | None = None
     for name in files_of(source):
-        one, places = _read_file(name, Wanted(columns, named, extra, usual or {}), split)
+        one, places = _read_file(name, wanted, split)
         whole.rows += one.rows
         whole.faults += one.faults
         whole.notes += one.notes
@@ -147,6 +158,8 @@ def _read_file(name: str, wanted: Wanted, split: str) -> tuple[Reading, Places]:
         for raw in raws:
             digest.update(orjson.dumps(raw.values, default=str) + b"\n")
         reading.hashes = [digest.hexdigest()]
+    elif file.kind == "folder":  # known by its images alone, see below
+        raws = list(raw_rows(file))
     else:
         with unchanged(file.path):
             raws = list(raw_rows(file))
@@ -166,7 +179,17 @@ def _read_file(name: str, wanted: Wanted, split: str) -> tuple[Reading, Places]:
             reading.faults.append(row)
     if not raws:
         raise DataError("no rows", name, "is this the right file?")
+    reading.hashes += _hash_of_pictures(file, reading.rows)
     return reading, places
+
+
+def _hash_of_pictures(file: RowFile, rows: Sequence[Row]) -> list[str]:
+    """One SHA-256 of all images in their order (and of their places, where these say the class); none without any."""
+    lines = []
+    for row in rows:
+        place = os.path.relpath(row.file, file.path) if file.kind == "folder" else ""
+        lines += [f"{place}\0{cell.digest}\n" for cell in row.values.values() if isinstance(cell, Picture)]
+    return [hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()] if lines else []
 
 
 def stream_rows(
@@ -224,6 +247,8 @@ def describe_file(name: str, wanted: Wanted | None = None, split: str = "train")
     if name.startswith(HUB):
         return RowFile(Path(name), "hub", wanted=names, split=split)
     path = Path(name)
+    if path.is_dir() and holds_images(path):
+        return RowFile(path, "folder", wanted=names)
     require_regular(path)
     kind, packed = kind_of(path)
     return RowFile(path, kind, packed, names)
@@ -235,6 +260,8 @@ def raw_rows(file: RowFile) -> Iterator[RawRow]:
         from tunesmith.data.hub import hub_rows
 
         return hub_rows(file)
+    if file.kind == "folder":
+        return folder_rows(file)
     raws = guarded_rows(file) if needs_guard(file) else rows_here(file)
     return questions_of(raws, file.counts_rows) if file.kind in NESTED_KINDS else raws
 
@@ -261,19 +288,20 @@ def _row(file: RowFile, raw: RawRow, wanted: Wanted, places: Places) -> Row | Fa
     if raw.fault:
         return file.fault(raw)
     values = {name: raw.values.get(name) for name in wanted.extra}
+    folder = file.path if file.kind == "folder" else file.path.parent
     for column in wanted.columns:
         theirs = places.get(column.name)
         if theirs is None:
             continue
-        value, fault = read_cell(column, raw.values, theirs)
+        value, fault = read_cell(column, raw.values, theirs, folder)
         if fault:
             name = "/".join(theirs)
-            return Fault(file.place(raw.line, name), f"{name} {fault}")
+            return Fault(file.place_of(raw, name), f"{name} {fault}")
         if value is not None:
             values[column.name] = value
         if column.about and (fault := misfit(column, values)):
-            return Fault(file.place(raw.line, "/".join(theirs)), f"{'/'.join(theirs)} {fault}")
-    return Row(values, str(file.path), raw.line, file.counts_rows)
+            return Fault(file.place_of(raw, "/".join(theirs)), f"{'/'.join(theirs)} {fault}")
+    return Row(values, str(file.file_of(raw)), raw.line, file.counts_rows)
 
 
 def is_readable(path: Path) -> bool:

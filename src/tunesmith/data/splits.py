@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from tunesmith.data.rows import Row, hash_share, input_keys
-from tunesmith.recipe.tasks import Column
+from tunesmith.recipe.columns import Column
 
 
 def split_rows(

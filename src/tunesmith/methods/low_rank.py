@@ -47,17 +47,16 @@ class LoraTuning:
         return loaded
 
     def _targets(self, loaded: Loaded, heads: tuple[str, ...]) -> list[str]:
-        """Full names of the linear layers of the body that the settings ask for.
+        """Full names of the linear layers of the body that the settings ask for. A convolution of one place is linear,
+        the same at every place.
 
         Raises:
             ModelError: one of the names matches nothing; the message lists what there is.
         """
-        from transformers.pytorch_utils import Conv1D  # a linear layer whose weight lies the other way: GPT-2 has these
-
         linear = [
             name
             for name, module in loaded.model.named_modules()
-            if isinstance(module, nn.Linear | Conv1D) and not layers.under(name, heads)
+            if _is_linear(module) and not layers.under(name, heads)
         ]
         asked = self.settings.target_modules
         if isinstance(asked, str):
@@ -109,6 +108,13 @@ def _outermost(loaded: Loaded) -> tuple[str, ...]:
     """Head modules that PEFT should train and keep as they are (a pooler is left to the body: it is pre-trained)."""
     prefix = layers.body_prefix(loaded.model)
     return tuple(name for name in loaded.head_names if not name.startswith(f"{prefix}."))
+
+
+def _is_linear(module: nn.Module) -> bool:
+    from transformers.pytorch_utils import Conv1D  # a linear layer whose weight lies the other way: GPT-2 has these
+
+    is_pointwise = isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1) and module.groups == 1
+    return isinstance(module, nn.Linear | Conv1D) or is_pointwise
 
 
 def _ends_with(name: str, end: str) -> bool:

@@ -7,14 +7,13 @@ file's hash, and whatever is in the cache can be made anew.
 from __future__ import annotations
 
 import importlib.util
-import os
-import shutil
-import tempfile
+from functools import partial
 from pathlib import Path
 
 from tunesmith.errors import ModelError
-from tunesmith.folder import STAGING, disk_errors_named, flush_file, read_json, sha256, write_json
+from tunesmith.folder import read_json, sha256, write_json
 from tunesmith.models import safety
+from tunesmith.models.cache import kept
 
 GGUF = ".gguf"
 BYTES_FOR_EACH = 8
@@ -28,41 +27,23 @@ def unpacked(file: Path) -> Path:
         ModelError: the package `gguf` is not installed, or the file is damaged or of an unknown architecture.
         ResourceError: no room in the cache.
     """
-    final = _cache() / "models" / f"gguf-{sha256(file)[:16]}"
-    if (final / "config.json").is_file():
-        return final
-    if importlib.util.find_spec("gguf") is None:
-        remedy = "pip install --no-deps gguf"
-        raise ModelError("weights in GGUF form need the package `gguf`, which is not installed", str(file), remedy)
-    with disk_errors_named(final, BYTES_FOR_EACH * file.stat().st_size):
-        final.parent.mkdir(parents=True, exist_ok=True)
-        staged = Path(tempfile.mkdtemp(prefix=STAGING, dir=final.parent))
-        try:
-            with safety.opening(file):
-                _unpack(file, staged)
-            for written in staged.iterdir():
-                flush_file(written)
-            if not (final / "config.json").is_file():  # another process may have been quicker, with the same numbers
-                os.replace(staged, final)
-        finally:
-            shutil.rmtree(staged, ignore_errors=True)
-    return final
-
-
-def _cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tunesmith"
+    return kept(f"gguf-{sha256(file)[:16]}", partial(_unpack, file), BYTES_FOR_EACH * file.stat().st_size)
 
 
 def _unpack(file: Path, folder: Path) -> None:
     """Write what transformers reads of the file; what says that it was quantised goes, since it no longer is."""
+    if importlib.util.find_spec("gguf") is None:
+        remedy = "pip install --no-deps gguf"
+        raise ModelError("weights in GGUF form need the package `gguf`, which is not installed", str(file), remedy)
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    named = {"gguf_file": file.name, "local_files_only": True}
-    AutoTokenizer.from_pretrained(file.parent, **named).save_pretrained(folder)
-    model = AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.float32, **named)
-    model.hf_quantizer = None
-    del model.config.quantization_config
-    model.save_pretrained(folder)
-    config = read_json(folder / "config.json")
-    write_json(folder / "config.json", {key: value for key, value in config.items() if not key.startswith("_")})
+    with safety.opening(file):
+        named = {"gguf_file": file.name, "local_files_only": True}
+        AutoTokenizer.from_pretrained(file.parent, **named).save_pretrained(folder)
+        model = AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.float32, **named)
+        model.hf_quantizer = None
+        del model.config.quantization_config
+        model.save_pretrained(folder)
+        config = read_json(folder / "config.json")
+        write_json(folder / "config.json", {key: value for key, value in config.items() if not key.startswith("_")})

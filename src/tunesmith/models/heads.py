@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,23 +15,50 @@ from tunesmith.models import layers, safety
 from tunesmith.models.loaded import Loaded
 from tunesmith.models.references import Base
 
+IMAGE_PROCESSOR_FILE = "preprocessor_config.json"
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
 """Without any of these transformers makes an empty tokenizer, to which every word is unknown."""
 
 
+def load_tokenizer(folder: Path) -> Any:
+    """The folder's own tokenizer; one without a padding token pads with its end token."""
+    from transformers import AutoTokenizer
+
+    if not any(file for pattern in TOKENIZER_FILES for file in folder.glob(pattern)):
+        raise ModelError("no tokenizer", str(folder), f"one of {', '.join(TOKENIZER_FILES)} should be there")
+    with safety.opening(folder):
+        tokenizer = AutoTokenizer.from_pretrained(folder, config=safety.read_config(folder))
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_image_processor(folder: Path) -> Any:
+    """The folder's own preparation of images. The same library on every machine: another gives other pixels."""
+    from transformers import AutoImageProcessor
+
+    if not (folder / IMAGE_PROCESSOR_FILE).is_file():
+        remedy = f"{IMAGE_PROCESSOR_FILE} should be there; a model for texts has none"
+        raise ModelError("no preparation of images: not a model for images", str(folder), remedy)
+    with safety.opening(folder):
+        return AutoImageProcessor.from_pretrained(folder, config=safety.read_config(folder), backend="pil")
+
+
 @dataclass(frozen=True)
 class HeadKind:
-    """A kind of head in transformers' words: its Auto class, what its model classes are called by, and what the config
-    says of the problem."""
+    """A kind of head in transformers' words: its Auto class, what its model classes are called by, what the config
+    says of the problem; and what prepares a row for the model."""
 
     auto: str
     suffix: str
     problem_type: str | None = None
+    load_processor: Callable[[Path], Any] = load_tokenizer
 
 
 SEQUENCES = HeadKind("AutoModelForSequenceClassification", "ForSequenceClassification", "single_label_classification")
 TOKENS = HeadKind("AutoModelForTokenClassification", "ForTokenClassification")
 QUESTIONS = HeadKind("AutoModelForQuestionAnswering", "ForQuestionAnswering")
+IMAGES = HeadKind("AutoModelForImageClassification", "ForImageClassification", load_processor=load_image_processor)
 
 
 def load_classifier(
@@ -49,7 +76,7 @@ def load_classifier(
     this bias if one is given and the head has one.
     """
     quiet_library()
-    processor = load_tokenizer(base.folder)
+    processor = kind.load_processor(base.folder)
 
     def open_for(names: Sequence[str], keep_head: bool) -> nn.Module:
         model = _open(base, names, processor, seed, dtype, keep_head, kind)
@@ -80,19 +107,6 @@ def quiet_library() -> None:
     logging.disable_progress_bar()
 
 
-def load_tokenizer(folder: Path) -> Any:
-    """The folder's own tokenizer; one without a padding token pads with its end token."""
-    from transformers import AutoTokenizer
-
-    if not any(file for pattern in TOKENIZER_FILES for file in folder.glob(pattern)):
-        raise ModelError("no tokenizer", str(folder), f"one of {', '.join(TOKENIZER_FILES)} should be there")
-    with safety.opening(folder):
-        tokenizer = AutoTokenizer.from_pretrained(folder, config=safety.read_config(folder))
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer
-
-
 def _labels_of(base: Base, kind: HeadKind) -> list[str]:
     """The labels of the classifier of this kind that a base comes with; none if it comes without one."""
     config = safety.read_config(base.folder)
@@ -118,7 +132,7 @@ def _open(
     config.label2id = {label: index for index, label in enumerate(labels)}
     if kind.problem_type is not None:
         config.problem_type = kind.problem_type
-    if config.pad_token_id is None:
+    if getattr(config, "pad_token_id", None) is None and hasattr(processor, "pad_token_id"):
         config.pad_token_id = processor.pad_token_id
     with torch.random.fork_rng(devices=[]), safety.opening(base.folder):
         torch.manual_seed(seed)  # whatever the weights lack (a pooler, say) is drawn from this

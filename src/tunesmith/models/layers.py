@@ -60,9 +60,14 @@ def set_training_mode(model: nn.Module) -> None:
     """Train mode where something moves, evaluation mode where all is frozen.
 
     A frozen layer then computes the same at every step (no dropout noise in features that cannot adapt to it, no
-    running statistics that move), which is also what lets its output be computed once.
+    running statistics that move), which is also what lets its output be computed once. Batch norms keep to the base's
+    statistics everywhere: with the batch's own, a row's loss would depend on the rows that it is computed with, and so
+    on how a batch is cut. Their scales and shifts move like other weights.
     """
     model.train()
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()
     for _, module in _frozen_parts(model):
         module.eval()
 

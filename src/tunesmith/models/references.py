@@ -18,6 +18,7 @@ from tunesmith.errors import CheckpointError, ModelError
 from tunesmith.folder import read_json, sha256
 from tunesmith.models import safety
 from tunesmith.models.gguf_files import GGUF, unpacked
+from tunesmith.models.importers import imported
 from tunesmith.recipe import is_path
 
 CARD = "tunesmith.json"
@@ -27,7 +28,8 @@ SNAPSHOT_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "REA
 
 IDENTITY_FILES = (
     "*.safetensors", "config.json", "tokenizer*.json", "tokenizer.model", "*.spm", "vocab.*", "merges.txt",
-    "special_tokens_map.json", "added_tokens.json", "modules.json", "1_Pooling/config.json", "2_Dense/*",
+    "special_tokens_map.json", "added_tokens.json", "preprocessor_config.json", "modules.json", "1_Pooling/config.json",
+    "2_Dense/*",
 )  # fmt: skip
 """What a base is, for a run that goes on with it."""
 
@@ -98,7 +100,8 @@ def find_base(reference: str, above: tuple[Path, ...] = ()) -> Base:
 
 def _find(reference: str, above: tuple[Path, ...]) -> Base:
     if reference.startswith("package:"):
-        return Base(reference, _package_folder(reference.removeprefix("package:")))
+        name = reference.removeprefix("package:")
+        return Base(reference, imported(name) or _package_folder(name))
     if is_path(reference):
         folder = Path(reference).expanduser()
         if not folder.is_dir():

@@ -90,9 +90,11 @@ def read_config(folder: Path) -> Any:
     """A model's config, built only from keys that its architecture's own class declares.
 
     Raises:
-        ModelError: an architecture that transformers does not have itself.
+        ModelError: an architecture that neither transformers nor we have.
     """
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    from tunesmith.models import efficientnet_lite  # noqa: F401 - makes its architecture known
 
     values = read_json(folder / "config.json")
     model_type = values.get("model_type") if isinstance(values, dict) else None

@@ -9,25 +9,21 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from tunesmith.recipe.base import Settings
+from tunesmith.recipe.classification import Classification, ImageClassification, TextClassification
 from tunesmith.recipe.data import Data, with_paths
 from tunesmith.recipe.judge import Deploy, Judge, Machine
 from tunesmith.recipe.methods import Full, Head, LastLayers, Lora, Method
-from tunesmith.recipe.tasks import (
-    LanguageModeling,
-    QuestionAnswering,
-    SentenceSimilarity,
-    Task,
-    TextClassification,
-    TokenClassification,
-)
+from tunesmith.recipe.tasks import LanguageModeling, QuestionAnswering, SentenceSimilarity, Task, TokenClassification
 from tunesmith.recipe.train import Train
 from tunesmith.recipe.writing import Summarization, Translation
 
 __all__ = [
+    "Classification",
     "Data",
     "Deploy",
     "Full",
     "Head",
+    "ImageClassification",
     "Judge",
     "LanguageModeling",
     "LastLayers",
@@ -80,7 +76,11 @@ def require_fitting(task: Any, train: Train, judge: Judge, more_baselines: tuple
     """Raise ValueError, its key first, where a task has no such metric, way with long texts, or baseline."""
     if judge.primary not in ("auto", *task.primaries):
         raise ValueError(f"judge.primary: this task's metrics are {', '.join(task.primaries)} (or auto)")
-    if train.long_text not in ("auto", *task.long_texts):
+    if not task.long_texts:
+        for name in ("max_length", "long_text"):
+            if getattr(train, name) != "auto":
+                raise ValueError(f"train.{name}: this task has no use for it, since its rows have no tokens")
+    elif train.long_text not in ("auto", *task.long_texts):
         fit = " or ".join(task.long_texts)
         raise ValueError(f"train.long_text: {train.long_text} is not for this task; write {fit} (or auto)")
     fitting, asked = (*task.baselines, *more_baselines), judge.baselines

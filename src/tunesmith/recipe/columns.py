@@ -12,14 +12,15 @@ class Column:
 
     Attributes:
         kind: names the check in `data.columns`: a text, one name, a list of names, a finite number, words, their tags,
-            spans of characters, answers that stand in a text, or texts of which each would be right.
+            spans of characters, answers that stand in a text, texts of which each would be right, or the path of an
+            image.
         is_input: makes up the hash by which rows are split and duplicates are found.
         about: the column whose words or characters an answer counts.
         piece: a text of more characters becomes several rows while it is read; 0: never.
     """
 
     name: str
-    kind: Literal["text", "label", "labels", "number", "tokens", "tags", "spans", "answers", "texts"]
+    kind: Literal["text", "label", "labels", "number", "tokens", "tags", "spans", "answers", "texts", "image"]
     required: bool = True
     is_input: bool = True
     aliases: tuple[str, ...] = ()

@@ -19,6 +19,7 @@ BaselineName = Literal[
     "frequencies",
     "lead",
     "copy",
+    "linear-probe",
     "without-stages",
 ]
 BASELINES: tuple[str, ...] = get_args(BaselineName)
@@ -29,8 +30,8 @@ class Judge(Settings):
 
     primary: str = "auto"
     """The metric that drives early stopping, the best checkpoint and the verdict. `auto`: the task's convention
-    (text-classification: accuracy, or macro_f1 if the largest class is over 5 times the smallest; micro_f1 for
-    `labels`, spearman for a `score`; token-classification: entity_f1; question-answering: answer_f1;
+    (text- and image-classification: accuracy, or macro_f1 if the largest class is over 5 times the smallest; micro_f1
+    for `labels`, spearman for a `score`; token-classification: entity_f1; question-answering: answer_f1;
     sentence-similarity: spearman for a `score`, else recall_at_1; language-modeling: log_likelihood, the logarithm of
     perplexity with its sign turned; summarization: rouge_l; translation: chrf)."""
 
@@ -51,7 +52,7 @@ class Deploy(Settings):
 
     latency_ms: Annotated[float, Field(gt=0)] | None = None
     """The most milliseconds for one row. Held against it: the 99th percentile of single rows (batch size 1, from tokens
-    to answer, without tokenising and without a server). null: no budget."""
+    to answer, without tokenising and without a server; of an image from its file to answer). null: no budget."""
 
     memory_mb: Annotated[float, Field(gt=0)] | None = None
     """The most megabytes (of 1,000,000 bytes). Held against it: the peak of a fresh process that opens the saved model

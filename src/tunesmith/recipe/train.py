@@ -45,7 +45,7 @@ class Train(Settings):
 
     max_length: Annotated[int, Field(ge=4, le=10_000_000)] | Auto = "auto"
     """Tokens per row; longer ones are dealt with by `long_text`, counted and reported. `auto`: the most that the model
-    takes."""
+    takes. Not for images, which have no tokens."""
 
     long_text: Literal["truncate", "head_tail", "windows", "chunks"] | Auto = "auto"
     """What is done with a row of more than `max_length` tokens. `truncate` cuts its end off; `head_tail` (for

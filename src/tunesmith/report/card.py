@@ -22,6 +22,7 @@ AUTO_CLASSES = {
     "text-classification": "AutoModelForSequenceClassification",
     "token-classification": "AutoModelForTokenClassification",
     "question-answering": "AutoModelForQuestionAnswering",
+    "image-classification": "AutoModelForImageClassification",
 }
 
 WRITERS = ("AutoModelForSeq2SeqLM", "AutoModelForCausalLM")
@@ -97,6 +98,8 @@ def _source(held: str) -> tuple[str, str]:
         name = held.removeprefix(HUB).partition("@")[0].partition(":")[0]
         return name, name
     path = Path(held)
+    if not path.suffix:
+        return "imagefolder", path.name
     ending = Path(path.stem if path.suffix.lower() == ".gz" else path).suffix.lower()
     return LOADERS.get(ending, ending.lstrip(".") or "text"), path.name
 

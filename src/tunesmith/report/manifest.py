@@ -11,7 +11,17 @@ from typing import Any
 
 from tunesmith.recipe import Recipe
 
-PACKAGES = ("tunesmith", "torch", "transformers", "peft", "tokenizers", "safetensors", "numpy", "scikit-learn")
+PACKAGES = (
+    "tunesmith",
+    "torch",
+    "transformers",
+    "peft",
+    "tokenizers",
+    "safetensors",
+    "numpy",
+    "pillow",
+    "scikit-learn",
+)
 
 PLACES = (("data", "train"), ("data", "validation"), ("data", "test"), ("output",), ("model",))
 """Keys that say where things lie. Identity goes by their content, so that a run folder can be moved."""

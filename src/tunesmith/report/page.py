@@ -93,6 +93,7 @@ def _error(row: dict[str, Any]) -> dict[str, Any]:
     return {
         **row,
         "text": _clipped(row["text"]),
+        "picture": row.get("picture", ""),
         "gold": _said(row["gold"]),
         "answer": _said(row["answer"]),
         "sure": sure,
@@ -167,7 +168,7 @@ def _balance(record: Record) -> list[tuple[str, list[int], float]]:
 
 
 def _first_row(row: dict[str, Any]) -> dict[str, Any]:
-    tokens = row["tokens"]
+    tokens = row.get("tokens", [])
     hidden = max(0, len(tokens) - MOST_TOKENS)
     return {
         "where": _place(row["where"]),
@@ -175,6 +176,7 @@ def _first_row(row: dict[str, Any]) -> dict[str, Any]:
         "hidden": hidden,
         "label": _said(row["label"]),
         "masked": row.get("masked", False),
+        "picture": row.get("picture", ""),
     }
 
 
@@ -183,10 +185,8 @@ def _cost(record: Record) -> Iterator[tuple[str, str]]:
     cost, parameters = record.cost, record.manifest["parameters"]
     yield "Training", f"{wording.duration(cost['training_seconds'])} for {wording.count(int(cost['steps']), 'step')}"
     if "rows_per_second" in cost:
-        yield (
-            "Training rate",
-            (f"{wording.short(cost['rows_per_second'])} rows/s, {wording.short(cost['tokens_per_second'])} tokens/s"),
-        )
+        tokens = f", {wording.short(cost['tokens_per_second'])} tokens/s" if record.reads_tokens else ""
+        yield "Training rate", f"{wording.short(cost['rows_per_second'])} rows/s{tokens}"
     yield "Peak memory", wording.size(cost["peak_memory_bytes"])
     trained = f"{parameters['trainable']:,} of {parameters['total']:,}"
     yield "Parameters trained", f"{trained} ({wording.share(parameters['trainable'] / parameters['total'])})"

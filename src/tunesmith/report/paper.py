@@ -94,7 +94,7 @@ def make_paper(record: Record) -> str:
 def _sources(record: Record) -> list[str]:
     method = ["hu2022lora"] if record.method == "lora" else []
     method += ["peft"] if record.is_adapter else []
-    baselines = ["pedregosa2011scikit"] if "tfidf" in record.baselines else []
+    baselines = ["pedregosa2011scikit"] if record.baselines.keys() & {"tfidf", "linear-probe"} else []
     return [*method, "loshchilov2019adamw", "efron1993bootstrap", "wolf2020transformers", *baselines]
 
 
@@ -142,6 +142,8 @@ def _on_data(record: Record) -> list[str]:
     leaked, skipped = record.data.get("leaked", 0), record.skipped_rows
     said += [f"{wording.count(leaked, 'test row')} also occurred in the training rows."] if leaked else []
     said += [f"{wording.count(skipped, 'malformed row')} left out."] if skipped else []
+    if not record.reads_tokens:
+        return said
     cut = [f"{split['cut']:,} {name}" for name, split in splits.items() if split["cut"]]
     read = wording.LONG_TEXTS[record.data.get("long_text", "truncate")].format(record.data["max_length"])
     said += [f"Of longer inputs {read}; so {wording.listing(cut) or 'none'} lost a part."]

@@ -134,6 +134,16 @@ class Record:
         return self.target == "text"
 
     @property
+    def has_images(self) -> bool:
+        """Whether a row is an image."""
+        return self.recipe.task.kind == "image-classification"
+
+    @property
+    def reads_tokens(self) -> bool:
+        """Whether rows have tokens, so that they can be too long."""
+        return self.data["max_length"] is not None
+
+    @property
     def part(self) -> str:
         """What an answer consists of where it is no single class."""
         return "span" if self.has_spans else "label"

@@ -126,12 +126,14 @@ BASELINES = {
     "without-stages": "the same without the stages before it",
     "lead": "the first sentences of the text",
     "copy": "the text itself, untranslated",
+    "linear-probe": "logistic regression on the frozen base's features",
 }
-BASELINES_OF_NUMBERS = {"majority": "always the mean score", "tfidf": "TF-IDF + ridge regression"}
+BASELINES_OF_NUMBERS = {"majority": "always the mean score", "tfidf": "TF-IDF + ridge regression",
+                        "linear-probe": "ridge regression on the frozen base's features"}  # fmt: skip
 BASELINES_IN_PLAIN = {
     "majority": "giving always the same answer",
     "tfidf": "counting words",
-    "nearest-neighbours": "looking up the most similar training texts",
+    "nearest-neighbours": "looking up the most similar training rows",
     "lexicon": "looking each word up in a list",
     "overlap": "giving the sentence that shares most words with the question",
     "untuned": "the model before fine-tuning",
@@ -140,6 +142,7 @@ BASELINES_IN_PLAIN = {
     "without-stages": "the same training without the stages before it",
     "lead": "giving the first sentences of the text",
     "copy": "giving the text itself, untranslated",
+    "linear-probe": "a plain regression on what the untuned model sees",
 }
 
 METHODS = {

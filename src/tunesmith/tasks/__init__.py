@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tunesmith.recipe.base import Settings
+from tunesmith.tasks.image_classification import ImageClassification
 from tunesmith.tasks.language_modeling import LanguageModeling
 from tunesmith.tasks.question_answering import QuestionAnswering
 from tunesmith.tasks.sentence_similarity import SentenceSimilarity
@@ -20,6 +21,7 @@ TASKS: dict[str, Any] = {
     "language-modeling": LanguageModeling,
     "summarization": Summarization,
     "translation": Translation,
+    "image-classification": ImageClassification,
 }
 
 

@@ -36,10 +36,17 @@ Decision = dict[str, Any]
 
 
 def length_of(example: Example) -> int:
-    """Real tokens of a row."""
+    """How much work a row is: its real tokens, or the patches of 16 x 16 pixels of an image."""
+    if "patches" in example:
+        return int(example["patches"])  # type: ignore[arg-type]
     tokens = example["input_ids"]
     assert isinstance(tokens, list)
     return len(tokens)
+
+
+def tokens_of(example: Example) -> int:
+    """Real tokens of a row; none of an image."""
+    return 0 if "patches" in example else length_of(example)
 
 
 @dataclass(frozen=True)
@@ -99,9 +106,11 @@ class Task(Protocol):
     batch must not split (pairs, groups); None where each row stands alone. An output is whatever `predict` gives for a
     row, before any decision; for a classifier its raw logits. `shares` are the probabilities of all `labels`, a row of
     numbers for each row; None where answers are no labels. `drawn` makes the example that this look at a row trains on;
-    examples that come to `collate` without it are answered or scored. `mean_loss` is None where outputs do not tell the
-    loss (or no row has a target). `watched` is which of so many validation rows are answered at each evaluation while
-    training; `signatures` says how a metric was computed, where the field has a form for that.
+    examples that come to `collate` without it are answered or scored. `count_bare` says of how many rows the model sees
+    nothing; `features` are what the frozen body makes of each row of a batch (rows, numbers). `mean_loss` is None where
+    outputs do not tell the loss (or no row has a target). `watched` is which of so many validation rows are answered at
+    each evaluation while training; `signatures` says how a metric was computed, where the field has a form for that.
+    `seen` and `illustration` are for people: an example as the model sees it, and a row beside its text.
     """
 
     labels: tuple[str, ...]
@@ -118,6 +127,8 @@ class Task(Protocol):
 
     def count_cut(self, rows: Sequence[Row], examples: Sequence[Example], processor: Any, limit: Limit) -> int: ...
 
+    def count_bare(self, rows: Sequence[Row], examples: Sequence[Example], processor: Any) -> int: ...
+
     def collate(self, examples: Sequence[Example], processor: Any) -> Batch: ...
 
     def units(self, examples: Sequence[Example]) -> Sequence[int] | None: ...
@@ -129,6 +140,8 @@ class Task(Protocol):
     def loss(self, loaded: Loaded, batch: Batch) -> Loss: ...
 
     def predict(self, loaded: Loaded, batch: Batch) -> list[Any]: ...
+
+    def features(self, body: torch.nn.Module, batch: Batch) -> torch.Tensor: ...
 
     def mean_loss(self, outputs: Sequence[Any], examples: Sequence[Example]) -> float | None: ...
 
@@ -154,14 +167,27 @@ class Task(Protocol):
 
     def said(self, value: Value | None, row: Row) -> Any: ...
 
+    def seen(self, example: Example, processor: Any) -> dict[str, Any]: ...
+
+    def illustration(self, row: Row) -> dict[str, str]: ...
+
     def classes(self, value: Value | None) -> list[str]: ...
 
 
+BODY_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+
+
 class UsualTask:
-    """What most tasks do alike: rows stand alone, are the same at every look, all watched, answered without labels.
-    `needs_head_of_base` says whether the task only goes on with a head that the base has."""
+    """What most tasks do alike: rows are texts, stand alone, are the same at every look, all watched, answered without
+    labels. `needs_head_of_base` says whether the task only goes on with a head that the base has."""
 
     needs_head_of_base = False
+
+    def count_bare(self, rows: Sequence[Row], examples: Sequence[Example], processor: Any) -> int:
+        """How many rows are special tokens and nothing else; how many of those a tokenizer adds is its own affair."""
+        special = {pair: processor.num_special_tokens_to_add(pair=pair) for pair in (False, True)}
+        pairs = zip(rows, examples, strict=True)
+        return sum(length_of(example) <= special[bool(row.get("text_pair"))] for row, example in pairs)
 
     def units(self, examples: Sequence[Example]) -> Sequence[int] | None:
         return None
@@ -178,8 +204,26 @@ class UsualTask:
     def signatures(self) -> dict[str, str]:
         return {}
 
+    def features(self, body: torch.nn.Module, batch: Batch) -> torch.Tensor:
+        """(B, D) the mean of the last hidden states over real tokens; of a row in windows, over those of all."""
+        inputs = {name: batch[name] for name in BODY_INPUTS if name in batch}
+        hidden_WTD = body(**inputs).last_hidden_state.float()
+        mask_WT1 = inputs["attention_mask"][:, :, None].float()
+        sums_BD, counts_B1 = (hidden_WTD * mask_WT1).sum(dim=1), mask_WT1.sum(dim=1)
+        if "owner" in batch:
+            owner, rows = batch["owner"], int(batch["owner"].max()) + 1
+            sums_BD, counts_B1 = (x.new_zeros(rows, x.shape[1]).index_add(0, owner, x) for x in (sums_BD, counts_B1))
+        return sums_BD / counts_B1
+
     def shares(self, outputs: Sequence[Any], decision: Decision) -> np.ndarray | None:
         return None
+
+    def seen(self, example: Example, processor: Any) -> dict[str, Any]:
+        """The tokens."""
+        return {"tokens": processor.convert_ids_to_tokens(example["input_ids"])}
+
+    def illustration(self, row: Row) -> dict[str, str]:
+        return {}
 
     def classes(self, value: Any) -> list[str]:
         return []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,45 +13,15 @@ from tunesmith.data.rows import Row
 from tunesmith.models.heads import SEQUENCES, load_classifier
 from tunesmith.models.loaded import Loaded
 from tunesmith.models.references import Base
-from tunesmith.recipe.tasks import TextClassification as Settings
 from tunesmith.tasks import long_texts
-from tunesmith.tasks.contract import (
-    Answer,
-    Batch,
-    Decision,
-    Example,
-    Limit,
-    Loss,
-    Prediction,
-    UsualTask,
-    Value,
-)
-from tunesmith.tasks.metrics import Measure
-from tunesmith.tasks.targets import TARGETS
+from tunesmith.tasks.classification import Classification
+from tunesmith.tasks.contract import Batch, Example, Limit
 
 NOT_FOR_THE_MODEL = ("target", "owner")
 
 
-class TextClassification(UsualTask):
+class TextClassification(Classification):
     """A head on the model's sentence vector. The answer for a row of several windows is the mean of their logits."""
-
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-        self.target = TARGETS["label" if settings.target == "auto" else settings.target](settings)
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        return tuple(self.target.labels)
-
-    def learn(self, rows: Sequence[Row]) -> None:
-        """Take from the training rows what the head's outputs mean."""
-        self.target.learn(rows)
-
-    def learned(self) -> dict[str, Any]:
-        return dict(self.target.learned())
-
-    def recall(self, learned: Mapping[str, Any]) -> None:
-        self.target.recall(learned)
 
     def load(self, base: Base, seed: int, dtype: torch.dtype) -> Loaded:
         kind = replace(SEQUENCES, problem_type=self.target.problem_type)
@@ -86,62 +56,12 @@ class TextClassification(UsualTask):
             batch["owner"] = torch.tensor([row for row, _, _ in windows])
         return batch
 
-    def loss(self, loaded: Loaded, batch: Batch) -> Loss:
-        logits_BC = self._logits(loaded, batch)
-        statistics = logits_BC if logits_BC.dtype == torch.float64 else logits_BC.float()
-        return self.target.loss(statistics, batch["target"])
-
-    def predict(self, loaded: Loaded, batch: Batch) -> list[np.ndarray]:
-        """Raw logits (C,) of each row, in double precision."""
-        return list(self._logits(loaded, batch).cpu().double().numpy())
-
-    def _logits(self, loaded: Loaded, batch: Batch) -> torch.Tensor:
+    def logits(self, loaded: Loaded, batch: Batch) -> torch.Tensor:
         logits_WC = loaded(**{name: tensor for name, tensor in batch.items() if name not in NOT_FOR_THE_MODEL}).logits
         if "owner" not in batch:
             return logits_WC
         sums_BC = logits_WC.new_zeros(len(batch["target"]), logits_WC.shape[1]).index_add(0, batch["owner"], logits_WC)
         return sums_BC / torch.bincount(batch["owner"])[:, None].to(sums_BC.dtype)
-
-    def mean_loss(self, outputs: Sequence[np.ndarray], examples: Sequence[Example]) -> float | None:
-        """The training loss of given outputs; None if no row has a target."""
-        target = self.target.tensor([example["target"] for example in examples])
-        loss = self.target.loss(torch.from_numpy(np.stack(outputs)), target)
-        return float(loss.total) / loss.count if loss.count else None
-
-    def gold(self, row: Row) -> Value | None:
-        return self.target.gold(row)
-
-    def decide(self, outputs: Sequence[np.ndarray], rows: Sequence[Row]) -> Decision:
-        return self.target.decide(np.stack(outputs), [self.gold(row) for row in rows])
-
-    def answers(self, outputs: Sequence[np.ndarray], rows: Sequence[Row], decision: Decision) -> list[Answer]:
-        return self.target.answers(np.stack(outputs), decision) if len(outputs) else []
-
-    def shares(self, outputs: Sequence[np.ndarray], decision: Decision) -> np.ndarray | None:
-        """(R, C) the probability of every label, not only of the likeliest; None for a number."""
-        return self.target.shares(np.stack(outputs), decision)
-
-    def measures(self, predictions: Sequence[Prediction]) -> dict[str, Measure]:
-        return self.target.measures(predictions) if predictions else {}
-
-    def primary(self, rows: Sequence[Row]) -> str:
-        return self.target.primary(rows)
-
-    def severity(self, prediction: Prediction) -> float:
-        """How bad an answer is; 0 if it is right."""
-        return self.target.severity(prediction)
-
-    def shown(self, answer: Answer, row: Row) -> dict[str, Any]:
-        """An answer as JSON, in the shape that the field's pipelines give."""
-        return self.target.shown(answer)
-
-    def said(self, value: Value | None, row: Row) -> Any:
-        """A gold or an answer for people."""
-        return value
-
-    def classes(self, value: Value | None) -> list[str]:
-        """The classes that a gold or an answer names."""
-        return [name for name in (value if isinstance(value, list) else [value]) if isinstance(name, str)]
 
 
 def _windows_of(row: int, example: Example) -> list[tuple[int, int, int]]:

@@ -130,5 +130,5 @@ def _values_of(row: dict[str, Any]) -> dict[str, float]:
     else:
         prefix = PREFIXES[row["phase"]]
         values = {name: value for name, value in row.items() if name not in NOT_METRICS}
-        values["tokens_per_second"] = row["tokens"] / row["seconds"] if row["seconds"] else None
+        values["tokens_per_second"] = row["tokens"] / row["seconds"] if row["seconds"] and row["tokens"] else None
     return {f"{prefix}/{name}": float(value) for name, value in values.items() if isinstance(value, int | float)}

@@ -11,7 +11,7 @@ import torch
 
 from tunesmith.data.rows import Row
 from tunesmith.errors import DataError
-from tunesmith.recipe.tasks import TextClassification as Settings
+from tunesmith.recipe.classification import Classification as Settings
 from tunesmith.tasks import metrics
 from tunesmith.tasks.contract import Answer, Decision, Loss, Prediction, Value
 from tunesmith.tasks.metrics import Measure
