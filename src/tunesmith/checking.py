@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +27,30 @@ def check(recipe: Recipe) -> tuple[list[Note], list[Choice], Recipe]:
     require_permission(Path(recipe.output))
     refuse_output(Path(recipe.output))
     require_installed(recipe.track)
+    return look_ahead(recipe)
+
+
+def look_ahead(recipe: Recipe) -> tuple[list[Note], list[Choice], Recipe]:
+    """What can be said before the first stage begins, of each and of the recipe's own training. All are looked at on
+    the base that they begin from: what an earlier stage will make of it is not there yet."""
+    told: list[Note] = []
+    for number in range(len(recipe.stages)):
+        before = [stage.task.kind for stage in recipe.stages[:number]]
+        stage = recipe.stage(number)
+        notes, _, _ = _look(stage, before, recipe.model)
+        name = f"stage {number + 1}, {stage.task.kind}"
+        told += [replace(note, message=f"{name}: {note.message}") for note in notes]
+    notes, choices, settled = _look(recipe, [stage.task.kind for stage in recipe.stages], recipe.model)
+    return told + notes, choices, settled
+
+
+def _look(recipe: Recipe, before: Sequence[str], reference: str) -> tuple[list[Note], list[Choice], Recipe]:
+    """Notes, choices and the recipe without `auto`, of its own training alone.
+
+    Args:
+        before: the kinds of task of the stages before it; a head that one of them makes is not missed here.
+        reference: the model to look with.
+    """
     material = read_material(recipe)
     with Aside(material.find) as findings:
         # Only now, while a child looks at the rows: torch and transformers take as long to import as it does.
@@ -34,11 +60,13 @@ def check(recipe: Recipe) -> tuple[list[Note], list[Choice], Recipe]:
         from tunesmith.lengths import estimate_lengths
 
         devices = choose_devices(recipe.machine, recipe.train.precision)
-        start = preparing.settle(recipe, material, devices, Voice())
+        start = preparing.settle(recipe, material, devices, Voice(), reference)
         columns, processor = start.recipe.task.columns, start.loaded.processor
         lengths = {
             name: estimate_lengths(rows, columns, start.task, processor, start.limit)
             for name, rows in start.splits.named().items()
         }
         found = [Finding(**finding) for finding in findings.result()]
-    return preparing.note(start, found, lengths), start.choices, start.recipe
+    notes = preparing.note(start, found, lengths)
+    known = [note for note in notes if not (note.code == preparing.NEW_HEAD and recipe.task.kind in before)]
+    return known, start.choices, start.recipe

@@ -20,6 +20,7 @@ from tunesmith.audits.cost import peak_memory_bytes
 from tunesmith.data.rows import Row
 from tunesmith.folder import RunFolder
 from tunesmith.recipe import Machine
+from tunesmith.recipe.columns import Column
 
 MOST_ROWS = 20
 MOST_SECONDS = 900
@@ -63,11 +64,18 @@ def answer(job: Mapping[str, Any]) -> int:
     from tunesmith.open import Run
 
     run = Run(job["run"], Machine(device=job["device"], threads=job["threads"]))
-    names = [column.name for column in run.inputs]
     for values in job["rows"]:
-        run.answer_rows([Row({name: values[name] for name in names if name in values}, "row", 1)], Details())
+        cells = {column.name: _cell(column, values[column.name]) for column in run.inputs if column.name in values}
+        run.answer_rows([Row(cells, "row", 1)], Details())
     reserved = torch.cuda.max_memory_reserved() if torch.cuda.is_available() else 0
     return peak_memory_bytes() + reserved
+
+
+def _cell(column: Column, sent: Any) -> Any:
+    """A cell as rows hold it: what was an image before it was sent is one again."""
+    from tunesmith.data.images import Picture
+
+    return Picture(**sent) if column.kind == "image" else sent
 
 
 if __name__ == "__main__":

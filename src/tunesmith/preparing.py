@@ -83,12 +83,15 @@ def prepare(recipe: Recipe, devices: Devices, voice: Voice) -> Work:
     return Work(**vars(start), examples=examples, cut_rows=cut_rows, notes=note(start, material.find(), lengths))
 
 
-def settle(recipe: Recipe, material: Material, devices: Devices, voice: Voice) -> Start:
-    """Load the model, apply the method, resolve every `auto`."""
+NEW_HEAD = "new-head"
+
+
+def settle(recipe: Recipe, material: Material, devices: Devices, voice: Voice, reference: str | None = None) -> Start:
+    """Load the model (the recipe's, or `reference` in its place), apply the method, resolve every `auto`."""
     splits, task = material.splits, tasks.build(material.task)
     task.learn(splits.train)
     voice.stage("loading the model")
-    base = find_base(recipe.starts_from)
+    base = find_base(reference or recipe.starts_from)
     loaded = task.load(base, recipe.seed, devices.stored)
     recipe, task_choices = choose_target(recipe, task.settings)
     fitting = rewrites.fitting(loaded, devices.device)
@@ -107,7 +110,7 @@ def note(start: Start, findings: Sequence[Finding], lengths: Mapping[str, Length
     if start.loaded.head_is_new and start.task.needs_head_of_base and start.recipe.method.kind != "head":
         message = "the base has no head for this task: what a new one says at first would spoil what the base knows"
         remedy = "train one with `method: head`, then name that run folder as the model of this recipe"
-        notes.append(Note("new-head", "stop", message, start.recipe.model, remedy, KUMAR))
+        notes.append(Note(NEW_HEAD, "stop", message, start.recipe.model, remedy, KUMAR))
     return notes
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from tunesmith import checkpoints, methods, tasks
 from tunesmith import folder as folders
+from tunesmith.checking import look_ahead
 from tunesmith.checkpoints import Progress
 from tunesmith.choices import total_steps
 from tunesmith.data.handover import hand_over, take_over
@@ -97,6 +98,7 @@ def _carry_out_stages(recipe: Recipe, folder: RunFolder, accept: Sequence[str], 
     if not recipe.stages:
         return
     if is_first() and not folder.exists:
+        refuse_stops(look_ahead(recipe)[0], accept)  # not after hours of the stages before it
         write_recipe(recipe, folder.recipe)  # so that what is interrupted in a stage can be resumed
     earlier = [recipe.stage(number) for number in range(len(recipe.stages))]
     for one in [*earlier, *([recipe.without_stages()] if WITHOUT_STAGES in recipe.baselines else [])]:

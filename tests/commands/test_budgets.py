@@ -11,6 +11,7 @@ from shell import Command
 
 from tunesmith import footprint, surroundings
 from tunesmith.audits.budgets import find_budgets, with_budgets
+from tunesmith.data.rows import Row
 from tunesmith.folder import RunFolder, read_json
 from tunesmith.recipe import Deploy, Machine
 
@@ -69,7 +70,7 @@ def test_a_budget_that_is_none_is_refused(given: str, tunesmith: Command, recipe
 @pytest.mark.slow
 def test_memory_is_that_of_a_process_of_its_own(finished_run: Any) -> None:
     """What this process holds does not count, though the child was started by it."""
-    rows, machine = [["where is my card"]], Machine(device="cpu")
+    rows, machine = [Row({"text": "where is my card"}, "rows", 1)], Machine(device="cpu")
     before = footprint.measure(finished_run.folder, rows, machine, 1)["inference_memory_bytes"]
     held = bytearray(b"x") * 700_000_000
     after = footprint.measure(finished_run.folder, rows, machine, 1)["inference_memory_bytes"]
@@ -93,7 +94,7 @@ def test_the_process_that_measures_is_alone(tmp_path: Path, monkeypatch: pytest.
 def test_a_model_that_cannot_be_opened_is_a_fault_and_no_number(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rows = [["where"]]
+    rows = [Row({"text": "where"}, "rows", 1)]
     failed = {"inference_memory_fault": "the process that should have told it failed"}
     assert footprint.measure(RunFolder(tmp_path), rows, Machine(device="cpu"), 1) == failed
     monkeypatch.setattr(sys, "executable", str(tmp_path / "no-such-python"))

@@ -39,7 +39,7 @@ SEEN: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
     ),
     "texts alone": (
         [{"id": i, "text": f"{row['text']} " * 20} for i, row in enumerate(ROWS)],
-        {"kind": "language-modeling", "target": "text", "columns": {}},
+        {"kind": "language-modeling", "target": "language", "columns": {}},
     ),
     "texts and their partners": (
         [{"query": f"{i} {row['text']}", "positive": f"my {row['text']}"} for i, row in enumerate(ROWS)],

@@ -33,7 +33,7 @@ def test_every_method_trains_every_task(
         base = writers(WRITERS[task], dropout=0.0)
     bench = set_up(base, EVERY_METHOD[method], num_rows=24, precision="fp32", kind=task)
     assert bench.task.settings.kind == task
-    if bench.loaded.head_is_new:
+    if task not in WRITERS:
         give_body_a_usual_scale(bench)
     before = loss_of(bench)
     began = time.process_time()

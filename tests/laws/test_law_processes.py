@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from safetensors.torch import load_file
-from workbench import largest_difference, recipe_of, run_tiny
+from workbench import command, largest_difference, recipe_of, run_tiny
 
 import tiny
 from tunesmith.errors import CheckpointError, RecipeError
@@ -29,12 +26,6 @@ COURSE: dict[str, Any] = {
 METHODS: dict[str, Any] = {"full": "full", "lora": {"kind": "lora", "rank": 4}}
 
 Bases = Callable[..., Path]
-
-
-def command(arguments: list[str]) -> subprocess.CompletedProcess[str]:
-    environment = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE")}
-    whole = [sys.executable, "-m", "tunesmith", *arguments]
-    return subprocess.run(whole, env=environment, capture_output=True, text=True, timeout=280)
 
 
 @pytest.fixture

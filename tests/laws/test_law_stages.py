@@ -8,14 +8,15 @@ from typing import Any
 
 import pytest
 from safetensors.torch import load_file
-from workbench import recipe_of, run_tiny
+from workbench import command, recipe_of, run_tiny
 
 import tiny
-from tunesmith.errors import RecipeError
+from tunesmith.checking import check
+from tunesmith.errors import DataError, RecipeError
 from tunesmith.fitting import Voice
 from tunesmith.folder import RunFolder, read_json
 from tunesmith.recipe import Recipe
-from tunesmith.recipe.reading import read_recipe
+from tunesmith.recipe.reading import read_recipe, write_recipe
 from tunesmith.run import resume, run
 
 Bases = Callable[..., Path]
@@ -99,6 +100,45 @@ def test_what_was_interrupted_in_any_stage_goes_on(
     assert [read_json(RunFolder(place).manifest) for place in done] == before
     assert same(again.folder.path, straight.folder.path)
     assert again.scores["validation"] == straight.scores["validation"]
+
+
+def test_all_stages_are_looked_at_before_the_first_begins(
+    bases: Bases, texts: Path, labelled: Path, tmp_path: Path
+) -> None:
+    """A stop in the last training is told by `check`, and by `run` before anything is written; of what an earlier
+    stage brings (a head for gaps) none complains."""
+    recipe = staged(bases("bert"), texts, labelled, tmp_path / "run", train={**SHORT, "learning_rate": 0.0})
+    notes, _, settled = check(recipe)
+    stops = [note for note in notes if note.level == "stop"]
+    assert [note.code for note in stops] == ["rate-zero"] and not stops[0].message.startswith("stage")
+    assert any(note.message.startswith("stage 2, language-modeling: ") for note in notes)
+    assert settled.stages == recipe.stages and settled.method.kind == "full"
+    with pytest.raises(DataError, match="learning rate is 0"):
+        run(recipe)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_stage_that_needs_a_head_first_stops_before_it_costs(
+    bases: Bases, texts: Path, labelled: Path, tmp_path: Path
+) -> None:
+    recipe = staged(bases("bert"), texts, labelled, tmp_path / "run")
+    with pytest.raises(DataError, match="stage 1, language-modeling: the base has no head"):
+        run(recipe.but(stages=recipe.stages[1:]))
+
+
+@pytest.mark.slow
+def test_two_processes_go_through_all_stages(bases: Bases, texts: Path, labelled: Path, tmp_path: Path) -> None:
+    base, exact = bases("bert", dropout=0.0), {**SHORT, "precision": "fp64"}
+    both = {"train": exact, "machine": {"processes": 2, "threads": 1}}
+    recipe = staged(base, texts, labelled, tmp_path / "two", **both)
+    recipe = recipe.but(stages=[stage.but(train=recipe.train) for stage in recipe.stages])
+    write_recipe(recipe, tmp_path / "two.yaml")
+    ended = command(["run", str(tmp_path / "two.yaml")])
+    assert ended.returncode == 0, ended.stderr
+    one = run(recipe.but(machine=recipe.machine.but(processes=1), output=str(tmp_path / "one")))
+    mine, theirs = weights(one.folder.path), weights(tmp_path / "two")
+    assert max(float((mine[name] - theirs[name]).abs().max()) for name in mine) <= 1e-12
+    assert finished(tmp_path / "two" / "stages" / "without-stages")
 
 
 def finished(place: Path) -> bool:

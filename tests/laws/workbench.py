@@ -3,6 +3,9 @@ runs made through the real story."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -177,3 +180,10 @@ def largest_difference(one: dict[str, torch.Tensor], other: dict[str, torch.Tens
     if set(one) != set(other):
         return float("inf")
     return max(float((one[name] - other[name]).abs().max()) for name in one)
+
+
+def command(arguments: list[str]) -> subprocess.CompletedProcess[str]:
+    """`tunesmith ARGUMENTS`, as a user starts it."""
+    environment = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE")}
+    whole = [sys.executable, "-m", "tunesmith", *arguments]
+    return subprocess.run(whole, env=environment, capture_output=True, text=True, timeout=280)

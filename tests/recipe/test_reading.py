@@ -60,7 +60,7 @@ BAD: dict[str, tuple[str, str, str]] = {
     "misspelt, elsewhere": (GOOD + "lerning_rate: 1\n", "r.yaml:3:1: lerning_rate", 'mean "train.learning_rate"?'),
     "camel case": (GOOD + "train: {batchSize: 4}\n", "r.yaml:3:9: train.batchSize", 'did you mean "batch_size"?'),
     "dashes": (GOOD + "train: {batch-size: 4}\n", "r.yaml:3:9: train.batch-size", 'did you mean "batch_size"?'),
-    "nothing near": (GOOD + "xyzzy: 1\n", "r.yaml:3:1: xyzzy: no such setting", "there are: model, task"),
+    "nothing near": (GOOD + "xyzzy: 1\n", "r.yaml:3:1: xyzzy: no such setting", "there are: model, stages, task"),
     "merge key": (GOOD + "<<: {seed: 1}\n", "r.yaml:3:1: <<: no such setting", ""),
     # kinds
     "unknown method": (GOOD + "method: lorra\n", "r.yaml:3:1: method: no such kind 'lorra'", 'did you mean "lora"?'),

@@ -77,10 +77,11 @@ class LastLayersTuning(_OwnWeights):
 
 
 def _refuse_shared(loaded: Loaded) -> None:
-    """A head whose weights are the body's too (an output layer tied to the word embedding) cannot move alone."""
+    """A head whose weights are all the body's too (an output layer tied to the word embedding) cannot move alone. Where
+    a head has some of its own, those move, and what is shared stays with the body."""
     named = list(loaded.model.named_parameters(remove_duplicate=False))
     body = {id(parameter) for name, parameter in named if not layers.under(name, loaded.head_names)}
-    if any(id(parameter) in body for name, parameter in named if layers.under(name, loaded.head_names)):
+    if all(id(parameter) in body for name, parameter in named if layers.under(name, loaded.head_names)):
         message = "method: head: the output layer shares its weights with the word embedding, so it cannot move alone"
         raise ModelError(message, loaded.base.reference, "use lora or last-layers")
 

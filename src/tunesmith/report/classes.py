@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tunesmith.shares import Share, wilson
+from tunesmith.tasks.question_answering import exact_of
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,8 @@ def class_scores(predictions: Sequence[dict[str, Any]]) -> list[ClassScore]:
 
 def is_right(row: dict[str, Any]) -> bool:
     """Whether a prediction is wholly right."""
+    if isinstance(row["answer"], dict):  # a piece of a text, against all that count as right
+        return exact_of(row["answer"]["text"], row["gold"]) == 1.0
     if isinstance(row["gold"], float):
         return bool(row["answer"] == row["gold"])
     return members(row["answer"]) == members(row["gold"])
