@@ -179,8 +179,9 @@ def computes_in_bf16(device: torch.device) -> bool:
 
 @contextlib.contextmanager
 def joined(devices: Devices) -> Iterator[None]:
-    """Join the other processes for the length of the block."""
-    if devices.world_size == 1:
+    """Join the other processes for the length of the block; inside another such block they are joined already. Never
+    twice in a row: the second time a process would find the addresses of the first, and call where nobody listens."""
+    if devices.world_size == 1 or dist.is_initialized():
         yield
         return
     backend = "nccl" if devices.device.type == "cuda" else "gloo"

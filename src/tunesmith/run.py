@@ -83,8 +83,8 @@ def _carry_out(recipe: Recipe, folder: RunFolder, accept: Sequence[str], voice: 
             f"machine.processes: {recipe.machine.processes} asked for, this is the only process",
             remedy="use the command `tunesmith run`, which starts them, or torchrun",
         )
-    _carry_out_stages(recipe, folder, accept, voice)
     with joined(devices), stop_signals() as stop:
+        _carry_out_stages(recipe, folder, accept, voice if is_first() else SILENT)
         if devices.is_first:
             with folder.claim(), Trackers(folder, voice.say) as trackers:
                 _lead(recipe, folder, devices, accept, voice, stop, trackers)
