@@ -187,7 +187,8 @@ def to_cells(line: Line) -> Line:
     for name, value in line.items():
         if name == "top":
             for rank, likely in enumerate(value, start=1):
-                cells[f"top{rank}"], cells[f"top{rank}_score"] = safe_cell(likely["label"]), likely["score"]
+                name = likely["label"] if "label" in likely else likely["answer"]
+                cells[f"top{rank}"], cells[f"top{rank}_score"] = safe_cell(name), likely["score"]
         elif isinstance(value, list | dict):
             cells[name] = orjson.dumps(value).decode()
         elif isinstance(value, bool):
@@ -208,6 +209,8 @@ def _to_parquet(parts: Sequence[Path], staged: Path, with_faults: bool) -> None:
     import pyarrow.parquet as pq
 
     scored = pa.list_(pa.struct([("label", pa.string()), ("score", pa.float64())]))
+    places = [("start", pa.int64()), ("end", pa.int64())]
+    words, asks = [("word", pa.string()), *places], "answer" in _example(parts)
     kinds = {
         "row": pa.int64(),
         "label": pa.string(),
@@ -216,21 +219,16 @@ def _to_parquet(parts: Sequence[Path], staged: Path, with_faults: bool) -> None:
         "levels": scored,
         "abstained": pa.bool_(),
         "scores": pa.map_(pa.string(), pa.float64()),
-        "top": scored,
-        "entities": pa.list_(
-            pa.struct(
-                [
-                    ("entity_group", pa.string()),
-                    ("score", pa.float64()),
-                    ("word", pa.string()),
-                    ("start", pa.int64()),
-                    ("end", pa.int64()),
-                ]
-            )
-        ),
+        "top": pa.list_(pa.struct([("answer", pa.string()), ("score", pa.float64()), *places])) if asks else scored,
+        "entities": pa.list_(pa.struct([("entity_group", pa.string()), ("score", pa.float64()), *words])),
         "answer": pa.string(),
-        "start": pa.int64(),
-        "end": pa.int64(),
+        **dict(places),
+        "similarity": pa.float64(),
+        "log_likelihood": pa.float64(),
+        "perplexity": pa.float64(),
+        "tokens": pa.int64(),
+        "summary_text": pa.string(),
+        "translation_text": pa.string(),
         "fault": pa.string(),
     }
     names = [*_example(parts), *["fault"] * with_faults]

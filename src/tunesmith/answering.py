@@ -15,8 +15,6 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from tunesmith import folder as folders
 from tunesmith.answer_files import Parts, kind_of
 from tunesmith.data.image_folders import folder_state
@@ -43,7 +41,6 @@ NO_LABELS = {
     "score": "a number",
     "tags": "spans",
     "spans": "spans",
-    "answers": "a piece of a text",
     "text": "a text that it writes",
     "positive": "a number",
     "triplet": "a number",
@@ -62,8 +59,9 @@ class Details:
     """What is told of a row beside its answer.
 
     Attributes:
-        probabilities: those of all labels, likeliest first, under "scores".
-        top_k: so many of the likeliest labels, under "top"; 0: none.
+        probabilities: those of all labels (of all pieces of the text that were looked at), likeliest first, under
+            "scores".
+        top_k: so many of the likeliest, under "top"; 0: none.
         abstain_below: an answer that is less probable than this is withheld.
     """
 
@@ -84,22 +82,27 @@ def shown(
     lines = [dict(task.shown(answer, row)) for answer, row in zip(answers, rows, strict=True)]
     if details == Details() or not lines:
         return lines
-    shares_RC = task.shares(outputs, decision)
-    if shares_RC is None:
+    ranks = task.ranked(outputs, rows, decision)
+    if ranks is None:
         what = NO_LABELS[task.settings.target]
         message = f"this model answers with {what}: there are no probabilities to show, rank or abstain by"
         raise RecipeError(message, "predict", "leave out --probabilities, --top-k and --abstain-below")
-    for line, answer, shares_C in zip(lines, answers, shares_RC, strict=True):
+    for line, answer, ranked in zip(lines, answers, ranks, strict=True):
         if details.abstain_below is not None:
             line["abstained"] = bool(answer.score < details.abstain_below)
             if line["abstained"]:
-                line["labels" if "labels" in line else "label"] = None
-        likeliest = {task.labels[c]: float(shares_C[c]) for c in np.argsort(-shares_C, kind="stable")}
+                withheld = next(name for name in ("labels", "label", "answer") if name in line)
+                line |= {name: None for name in (withheld, "start", "end") if name in line}
         if details.probabilities:
-            line["scores"] = likeliest
+            line["scores"] = {_name_of(one): one["score"] for one in ranked}
         if details.top_k:
-            line["top"] = [{"label": label, "score": p} for label, p in islice(likeliest.items(), details.top_k)]
+            line["top"] = ranked[: details.top_k]
     return lines
+
+
+def _name_of(one: Mapping[str, Any]) -> str:
+    """What could be answered: a label, or a piece of a text."""
+    return str(one["label"] if "label" in one else one["answer"])
 
 
 @dataclass(frozen=True)

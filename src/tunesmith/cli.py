@@ -154,8 +154,8 @@ def predict(
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Where answers go (.jsonl, .csv, .parquet); else JSON lines.")
     ] = None,
-    probabilities: Annotated[bool, typer.Option("--probabilities", help="Those of all labels.")] = False,
-    top_k: Annotated[int, typer.Option("--top-k", min=0, help="So many of the likeliest labels.")] = 0,
+    probabilities: Annotated[bool, typer.Option("--probabilities", help="Those of all labels, or answers.")] = False,
+    top_k: Annotated[int, typer.Option("--top-k", min=0, help="So many of the likeliest labels or answers.")] = 0,
     abstain_below: Annotated[
         float | None, typer.Option("--abstain-below", min=0, max=1, help="Withhold answers less probable than this.")
     ] = None,
@@ -179,7 +179,8 @@ def predict(
     opened = Run(run)
     details = Details(probabilities, top_k, abstain_below)
     if data is None:
-        print_answers(texts or [], opened.predict(texts or [], probabilities, top_k, abstain_below), json)
+        rows = opened.rows_of(texts or [])
+        print_answers(rows, opened.predict(rows, probabilities, top_k, abstain_below), json)
     elif output is None:
         print_stream(stream_answers(opened, data, None, details, on_bad_row))
     else:

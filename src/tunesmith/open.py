@@ -58,7 +58,7 @@ class Run:
 
     def predict(
         self,
-        texts: Sequence[str | tuple[str, str]],
+        texts: Sequence[str | tuple[str, ...]],
         probabilities: bool = False,
         top_k: int = 0,
         abstain_below: float | None = None,
@@ -78,6 +78,21 @@ class Run:
         """
         rows = [_as_row(text, number, self.inputs) for number, text in enumerate(texts, start=1)]
         return self.answer_rows(rows, Details(probabilities, top_k, abstain_below))
+
+    def rows_of(self, texts: Sequence[str]) -> list[str | tuple[str, ...]]:
+        """Texts one after the other as rows: a model that needs several for a row (a question and its text) takes them
+        in turn.
+
+        Raises:
+            DataError: some are left over.
+        """
+        needed = [column.name for column in self.inputs if column.required]
+        if len(needed) < 2:
+            return list(texts)
+        if len(texts) % len(needed):
+            remedy = f"give {', then '.join(needed)}, each as one argument; or rows of these in a file (--data)"
+            raise DataError(f"{len(texts)} texts, and a row of this model needs {len(needed)}", "predict", remedy)
+        return [tuple(texts[first : first + len(needed)]) for first in range(0, len(texts), len(needed))]
 
     def predict_file(
         self,
@@ -234,7 +249,7 @@ def _checked(card: Any, place: Path) -> dict[str, Any]:
     return card
 
 
-def _as_row(text: str | tuple[str, str], number: int, columns: Sequence[task_settings.Column]) -> Row:
+def _as_row(text: str | tuple[str, ...], number: int, columns: Sequence[task_settings.Column]) -> Row:
     """A text, or a pair, checked as the cells of a file are."""
     cells = text if isinstance(text, tuple | list) else (text,)
     if len(cells) > len(columns):

@@ -104,31 +104,41 @@ def print_evaluation(result: Mapping[str, Any], data: str, as_json: bool) -> Non
     typer.echo(f"the sealed test of this run was looked at {result['looks_at_test']} times")
 
 
-def print_answers(texts: Sequence[str], answers: Sequence[Mapping[str, Any]], as_json: bool) -> None:
+def print_answers(texts: Sequence[str | tuple[str, ...]], answers: Sequence[Mapping[str, Any]], as_json: bool) -> None:
     if as_json:
         print_json({"answers": list(answers)})
         return
     for text, answer in zip(texts, answers, strict=True):
-        written = answer.get("summary_text", answer.get("translation_text"))
-        if written is not None:
-            typer.echo(written)
-            continue
-        if "entities" in answer:
-            typer.echo(text)
-            for entity in answer["entities"]:
-                typer.echo(f"    {entity['score']:.3f}  {entity['entity_group']}  {entity['word']}")
-            continue
-        labels = _answered(answer)
-        typer.echo(f"{labels}{'  ' if labels else ''}{answer['score']:.3f}  {text}")
+        typer.echo(_line(text if isinstance(text, str) else text[0], answer))
+        for entity in answer.get("entities", ()):
+            typer.echo(f"    {entity['score']:.3f}  {entity['entity_group']}  {entity['word']}")
         for likely in answer.get("top", ()):
-            typer.echo(f"    {likely['score']:.3f}  {likely['label']}")
+            name = likely["label"] if "label" in likely else _piece(likely["answer"])
+            typer.echo(f"    {likely['score']:.3f}  {name}")
+
+
+def _line(text: str, answer: Mapping[str, Any]) -> str:
+    """An answer as one line: what was written; or the answer, its number, and the text it is about."""
+    for name in ("summary_text", "translation_text"):
+        if name in answer:
+            return str(answer[name])
+    if "entities" in answer:
+        return text
+    if "perplexity" in answer:
+        return f"perplexity {answer['perplexity']:.1f} ({answer['tokens']} tokens)  {text}"
+    labels, number = _answered(answer), answer["score"] if "score" in answer else answer["similarity"]
+    return f"{labels}{'  ' if labels else ''}{number:.3f}  {text}"
+
+
+def _piece(answer: str) -> str:
+    return answer or "(no answer)"
 
 
 def _answered(answer: Mapping[str, Any]) -> str:
     if answer.get("abstained"):
         return "(abstains)"
     if "answer" in answer:
-        return str(answer["answer"]) or "(no answer)"
+        return _piece(answer["answer"])
     return ", ".join(answer["labels"]) or "none" if "labels" in answer else str(answer.get("label", ""))
 
 

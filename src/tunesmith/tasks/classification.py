@@ -69,9 +69,15 @@ class Classification(UsualTask):
     def answers(self, outputs: Sequence[np.ndarray], rows: Sequence[Row], decision: Decision) -> list[Answer]:
         return self.target.answers(np.stack(outputs), decision) if len(outputs) else []
 
-    def shares(self, outputs: Sequence[np.ndarray], decision: Decision) -> np.ndarray | None:
-        """(R, C) the probability of every label, not only of the likeliest; None for a number."""
-        return self.target.shares(np.stack(outputs), decision)
+    def ranked(self, outputs: Sequence[np.ndarray], rows: Sequence[Row], decision: Decision) -> list[list[dict]] | None:
+        """Every label with its probability; None for a number."""
+        shares_RC = self.target.shares(np.stack(outputs), decision)
+        if shares_RC is None:
+            return None
+        return [
+            [{"label": self.labels[c], "score": float(shares_C[c])} for c in np.argsort(-shares_C, kind="stable")]
+            for shares_C in shares_RC
+        ]
 
     def measures(self, predictions: Sequence[Prediction]) -> dict[str, Measure]:
         return self.target.measures(predictions) if predictions else {}

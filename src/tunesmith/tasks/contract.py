@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 
 from tunesmith.data.rows import Row
@@ -104,13 +103,14 @@ class Task(Protocol):
 
     `labels` names the outputs; `learn` sets it from the training rows, before `load`. `units` numbers what a cut of a
     batch must not split (pairs, groups); None where each row stands alone. An output is whatever `predict` gives for a
-    row, before any decision; for a classifier its raw logits. `shares` are the probabilities of all `labels`, a row of
-    numbers for each row; None where answers are no labels. `drawn` makes the example that this look at a row trains on;
-    examples that come to `collate` without it are answered or scored. `count_bare` says of how many rows the model sees
-    nothing; `features` are what the frozen body makes of each row of a batch (rows, numbers). `mean_loss` is None where
-    outputs do not tell the loss (or no row has a target). `watched` is which of so many validation rows are answered at
-    each evaluation while training; `signatures` says how a metric was computed, where the field has a form for that.
-    `seen` and `illustration` are for people: an example as the model sees it, and a row beside its text.
+    row, before any decision; for a classifier its raw logits. `ranked` are all that could be answered for a row,
+    likeliest first, each with its "score"; None where there are no such. `drawn` makes the example that this look at a
+    row trains on; examples that come to `collate` without it are answered or scored. `count_bare` says of how many rows
+    the model sees nothing; `features` are what the frozen body makes of each row of a batch (rows, numbers).
+    `mean_loss` is None where outputs do not tell the loss (or no row has a target). `watched` is which of so many
+    validation rows are answered at each evaluation while training; `signatures` says how a metric was computed, where
+    the field has a form for that. `seen` and `illustration` are for people: an example as the model sees it, and a row
+    beside its text.
     """
 
     labels: tuple[str, ...]
@@ -153,7 +153,7 @@ class Task(Protocol):
 
     def answers(self, outputs: Sequence[Any], rows: Sequence[Row], decision: Decision) -> list[Answer]: ...
 
-    def shares(self, outputs: Sequence[Any], decision: Decision) -> np.ndarray | None: ...
+    def ranked(self, outputs: Sequence[Any], rows: Sequence[Row], decision: Decision) -> list[list[dict]] | None: ...
 
     def measures(self, predictions: Sequence[Prediction]) -> dict[str, Measure]: ...
 
@@ -215,7 +215,7 @@ class UsualTask:
             sums_BD, counts_B1 = (x.new_zeros(rows, x.shape[1]).index_add(0, owner, x) for x in (sums_BD, counts_B1))
         return sums_BD / counts_B1
 
-    def shares(self, outputs: Sequence[Any], decision: Decision) -> np.ndarray | None:
+    def ranked(self, outputs: Sequence[Any], rows: Sequence[Row], decision: Decision) -> list[list[dict]] | None:
         return None
 
     def seen(self, example: Example, processor: Any) -> dict[str, Any]:

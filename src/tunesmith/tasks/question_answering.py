@@ -225,22 +225,20 @@ class QuestionAnswering(UsualTask):
     def answers(self, outputs: Sequence[Found], rows: Sequence[Row], decision: Decision) -> list[Answer]:
         return [self._answer(output, row, decision["no_answer"]) for output, row in zip(outputs, rows, strict=True)]
 
+    def ranked(self, outputs: Sequence[Found], rows: Sequence[Row], decision: Decision) -> list[list[dict]] | None:
+        """The candidates of each row, and no answer, which is called ""."""
+        return [_likely(output, row, decision["no_answer"]) for output, row in zip(outputs, rows, strict=True)]
+
     def _answer(self, found: Found, row: Row, least_lead: float | None) -> Answer:
-        """The best candidate, or none; probabilities among the candidates and no answer, which is called ""."""
-        scores = [*found.candidates[:, 2], *([] if least_lead is None else [found.no_answer])]
-        if not scores:
-            return Answer({"text": "", "start": 0, "end": 0}, 0.0)
-        probabilities = softmax(np.array(scores)[None, :])[0]
-        texts = [_text(candidate, row) for candidate in found.candidates] + [""] * (least_lead is not None)
-        likely: dict[str, float] = {}
-        for text, probability in zip(texts, probabilities, strict=True):
-            likely[text] = likely.get(text, 0.0) + float(probability)
-        ranked = dict(sorted(likely.items(), key=lambda item: -item[1])[:SHOWN_ANSWERS])
+        """The best candidate, or none."""
+        likely = _likely(found, row, least_lead)
+        shares = {one["answer"]: one["score"] for one in likely}
+        first = dict(list(shares.items())[:SHOWN_ANSWERS])
         best = found.candidates[0, 2] if len(found.candidates) else -np.inf
         if not len(found.candidates) or (least_lead is not None and found.no_answer - best > least_lead):
-            return Answer({"text": "", "start": 0, "end": 0}, likely.get("", 0.0), ranked)
-        start, end = (int(place) for place in found.candidates[0, :2])
-        return Answer({"text": texts[0], "start": start, "end": end}, likely[texts[0]], ranked)
+            return Answer({"text": "", "start": 0, "end": 0}, shares.get("", 0.0), first)
+        text, (start, end) = _text(found.candidates[0], row), found.candidates[0, :2]
+        return Answer({"text": text, "start": int(start), "end": int(end)}, shares[text], first)
 
     def measures(self, predictions: Sequence[Prediction]) -> dict[str, Measure]:
         """Exact match and F1 by SQuAD's own normalisation, of all rows and of those with and without an answer."""
@@ -279,6 +277,21 @@ class QuestionAnswering(UsualTask):
         """A gold or an answer for people."""
         texts = [value["text"]] if isinstance(value, dict) else value or []
         return " | ".join(dict.fromkeys(text for text in texts if text)) or "(no answer)"
+
+
+def _likely(found: Found, row: Row, least_lead: float | None) -> list[dict[str, Any]]:
+    """Each different answer with its probability among the candidates and no answer, likeliest first, and where it
+    stands best."""
+    scores = [*found.candidates[:, 2], *([] if least_lead is None else [found.no_answer])]
+    if not scores:
+        return []
+    places = [(int(start), int(end)) for start, end in found.candidates[:, :2]] + [(0, 0)] * (least_lead is not None)
+    likely: dict[str, dict[str, Any]] = {}
+    for (start, end), probability in zip(places, softmax(np.array(scores)[None, :])[0], strict=True):
+        text = row["context"][start:end]
+        one = likely.setdefault(text, {"answer": text, "score": 0.0, "start": start, "end": end})
+        one["score"] += float(probability)
+    return sorted(likely.values(), key=lambda one: -one["score"])
 
 
 def _short_questions(rows: Sequence[Row], processor: Any, limit: Limit) -> list[str]:
