@@ -113,6 +113,9 @@ def print_answers(texts: Sequence[str], answers: Sequence[Mapping[str, Any]], as
         if written is not None:
             typer.echo(written)
             continue
+        if "perplexity" in answer:
+            typer.echo(f"perplexity {answer['perplexity']:.4g} ({answer['tokens']:,} tokens)  {text}")
+            continue
         if "entities" in answer:
             typer.echo(text)
             for entity in answer["entities"]:
