@@ -231,6 +231,9 @@ def _to_parquet(parts: Sequence[Path], staged: Path, with_faults: bool) -> None:
         "answer": pa.string(),
         "start": pa.int64(),
         "end": pa.int64(),
+        **dict.fromkeys(("summary_text", "translation_text"), pa.string()),
+        **dict.fromkeys(("similarity", "log_likelihood", "perplexity"), pa.float64()),
+        "tokens": pa.int64(),
         "fault": pa.string(),
     }
     names = [*_example(parts), *["fault"] * with_faults]
