@@ -223,12 +223,9 @@ def _to_parquet(parts: Sequence[Path], staged: Path, with_faults: bool) -> None:
         "entities": pa.list_(pa.struct([("entity_group", pa.string()), ("score", pa.float64()), *words])),
         "answer": pa.string(),
         **dict(places),
-        "similarity": pa.float64(),
-        "log_likelihood": pa.float64(),
-        "perplexity": pa.float64(),
+        **dict.fromkeys(("summary_text", "translation_text"), pa.string()),
+        **dict.fromkeys(("similarity", "log_likelihood", "perplexity"), pa.float64()),
         "tokens": pa.int64(),
-        "summary_text": pa.string(),
-        "translation_text": pa.string(),
         "fault": pa.string(),
     }
     names = [*_example(parts), *["fault"] * with_faults]

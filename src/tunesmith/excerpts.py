@@ -13,7 +13,10 @@ from tunesmith.tasks.contract import Example
 
 MOST_SENTENCES = 5
 FITTED_ROWS = 500
-_SENTENCE = re.compile(r"[^.!?\u3002\n]+[.!?\u3002]*")
+_SENTENCE = re.compile(
+    r"[^\n]+?(?:[.!?\u061f\u06d4\u0964]+[\"')\]\u201d\u2019\u00bb]*(?=\s|$)|[\u3002\uff01\uff1f]+|(?=\n)|$)"
+)
+"""A full stop ends a sentence before a space alone: there is one in 3.5, too."""
 
 
 @dataclass

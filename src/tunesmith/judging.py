@@ -61,9 +61,13 @@ def fit_baselines(work: Work, folder: RunFolder, voice: Voice) -> dict[str, Fitt
         if baseline is None:
             voice.say(f"baseline {name}: left out, the base has no head for this task")
             continue
-        outputs = baseline.predict(rows, work.examples["validation"])
-        fitted[name] = Fitted(baseline, work.task.decide(outputs, rows))
-        predictions = as_predictions(golds, work.task.answers(outputs, rows, fitted[name].decision))
+        if isinstance(baseline, WithoutStages):  # as it was before a refit, which has learned these rows
+            fitted[name] = Fitted(baseline, baseline.run.card["decision"])
+            predictions = read_predictions(baseline.run.folder, "validation")
+        else:
+            outputs = baseline.predict(rows, work.examples["validation"])
+            fitted[name] = Fitted(baseline, work.task.decide(outputs, rows))
+            predictions = as_predictions(golds, work.task.answers(outputs, rows, fitted[name].decision))
         primary = work.recipe.judge.primary
         value = work.task.measures(predictions)[primary]()
         voice.say(f"baseline {name}: {primary} {value:.4f} on the validation rows")
@@ -256,7 +260,7 @@ def _shown_row(work: Work, row: Row, prediction: Prediction) -> dict[str, Any]:
     """A row and its answer for people to read."""
     inputs = [column.name for column in work.recipe.task.columns if column.is_input]
     return {
-        "where": row.where,
+        "where": mask(row.where),
         "text": mask(" | ".join(as_text(row[name]) for name in inputs if row.get(name))),
         "gold": said_masked(work.task, prediction.gold, row),
         "answer": said_masked(work.task, prediction.answer, row),

@@ -16,7 +16,7 @@ from tunesmith.data.findings import Finding
 from tunesmith.data.loading import Splits
 from tunesmith.data.material import Material, read_material
 from tunesmith.data.rows import Row, as_text
-from tunesmith.data.sensitive import mask_all, mask_beside, mask_names
+from tunesmith.data.sensitive import mask, mask_all, mask_beside, mask_names
 from tunesmith.devices import Devices, seed_everything
 from tunesmith.errors import DataError, Fault, ModelError, ResourceError
 from tunesmith.fitting import Voice
@@ -226,7 +226,7 @@ def _shown_example(work: Work, index: int) -> dict[str, Any]:
     if hides:
         [example] = work.task.encode([masked], work.loaded.processor, work.limit)
     return {
-        "where": row.where,
+        "where": mask(row.where),
         **work.task.seen(work.task.drawn(example, Draw(work.recipe.seed, 0, index)), work.loaded.processor),
         "label": said_masked(work.task, work.task.gold(row), row),
         "masked": hides,

@@ -161,7 +161,8 @@ def _found(given: Path | None) -> str:
 def _name(data: Path) -> str:
     """What the data are called: their folder, unless the file has a name of its own."""
     stem = data.resolve().name.partition(".")[0]
-    return data.resolve().parent.name if data.is_file() and stem in SPLITS["train"] else stem
+    is_split = stem in {name for names in SPLITS.values() for name in names} and (data.is_file() or not _by_split(data))
+    return data.resolve().parent.name if is_split else stem
 
 
 def find_files(data: Path) -> dict[str, Path]:

@@ -494,3 +494,24 @@ def test_a_model_from_before_columns_were_kept_still_opens(named_run: Run, tmp_p
         (folder / "model" / "tunesmith.json").write_text(json.dumps({**card, "columns": wrong}))
         with pytest.raises(CheckpointError, match="card"):
             Run(folder).predict(["a card"])
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"summary_text": "short"},
+        {"translation_text": "kurz"},
+        {"similarity": 0.5, "score": 2.5},
+        {"log_likelihood": -1.0, "perplexity": 2.7, "tokens": 3},
+    ],
+)
+def test_answers_of_every_task_fit_into_parquet(tmp_path: Path, answer: dict[str, Any]) -> None:
+    import pyarrow.parquet as pq
+
+    from tunesmith.answer_files import WRITERS
+    from tunesmith.folder import write_lines
+
+    line = {"row": 0, **answer}
+    write_lines(tmp_path / "part.jsonl", [line])
+    WRITERS[".parquet"]([tmp_path / "part.jsonl"], tmp_path / "out", False)
+    assert pq.read_table(tmp_path / "out").to_pylist() == [line]

@@ -359,6 +359,14 @@ def test_predict_answers_texts(tunesmith: Command, finished_run: Any) -> None:
     assert all(0 < answer["score"] <= 1 for answer in answers["answers"])
 
 
+def test_how_expected_a_text_is_can_be_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    """What a language model answers has no score."""
+    from tunesmith.printing import print_answers
+
+    print_answers(["my card"], [{"log_likelihood": -1.0, "perplexity": 2.7182, "tokens": 1200}], as_json=False)
+    assert capsys.readouterr().out == "perplexity 2.718 (1,200 tokens)  my card\n"
+
+
 def test_predict_without_a_model_that_it_can_open_says_what_is_there_and_what_to_do(
     tunesmith: Command, run_copy: Path, recipe: Path
 ) -> None:

@@ -113,6 +113,14 @@ def test_task_and_columns_are_recognised(tunesmith: Command, tmp_path: Path, nam
     assert "#" in done.out and f"tunesmith run {tmp_path / 'recipe.yaml'}" in done.out
 
 
+@pytest.mark.parametrize("name", ["validation.jsonl", "train"])
+def test_a_run_is_called_after_its_data_not_after_a_split(tunesmith: Command, tmp_path: Path, name: str) -> None:
+    rows = tiny.write_rows(tmp_path / "notes" / "validation.jsonl", ROWS)
+    tiny.make_pictures(tmp_path / "notes" / "train", 6)
+    done = tunesmith("new", rows.parent / name, "-o", tmp_path / "recipe.yaml")
+    assert done.code == 0 and read_recipe(tmp_path / "recipe.yaml").output.endswith("runs/notes"), done.err
+
+
 PAIRS = [(f"{row['text']} and then some more words", f"{row['text']}!") for row in ROWS]
 WRITTEN: dict[str, tuple[list[dict[str, Any]], str, dict[str, str]]] = {
     "summaries in lists": (

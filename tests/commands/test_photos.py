@@ -56,6 +56,19 @@ def test_check_says_nothing_of_tokens(place: Path, tunesmith: Command) -> None:
     assert not {note["code"] for note in told["notes"]} & {"truncated", "no-tokens", "personal-data"}
 
 
+def test_names_of_images_are_masked(place: Path, tunesmith: Command, tmp_path: Path) -> None:
+    """A photo may be called after a person."""
+    for index, path in enumerate(tiny.make_pictures(tmp_path / "photos" / "train", 24)):
+        path.rename(path.with_name(f"jo.doe@house.org-{index}.png"))
+    tiny.make_pictures(tmp_path / "photos" / "test", 9, seed=1)
+    base = (place / "recipe.yaml").read_text().splitlines()[0].partition(": ")[2]
+    (tmp_path / "recipe.yaml").write_text(RECIPE.format(base=base).replace("test: photos/test", "validation: 0.3"))
+    done = tunesmith("run", tmp_path / "recipe.yaml", "--json")
+    assert done.code == 0, done.err
+    for name in ("data.json", "report.html", "README.md", "paper.md"):
+        assert "jo.doe" not in (tmp_path / "run" / name).read_text(), name
+
+
 def test_the_report_shows_images(run_folder: RunFolder) -> None:
     """Thumbnails of the worst errors, of suspects and of the first batch, as images that open; nothing is fetched; no
     word of tokens that there are none of."""

@@ -70,6 +70,18 @@ def test_stages_are_runs_one_after_the_other(bases: Bases, texts: Path, labelled
     assert again == third.predict(["card", "cash"])
 
 
+def test_a_refit_does_not_judge_the_baseline_by_rows_that_it_learned(
+    bases: Bases, texts: Path, labelled: Path, tmp_path: Path
+) -> None:
+    course = {**SHORT, "steps": 40, "evaluate_every": 40, "refit": True}
+    finished = run(staged(bases("bert"), texts, labelled, tmp_path / "run", train=course))
+    own = RunFolder(tmp_path / "run" / "stages" / "without-stages")
+    theirs, mine = finished.scores["baselines"]["without-stages"], read_json(own.scores)["validation"]
+    assert theirs == mine
+    kept = finished.folder.predictions("baseline-without-stages-validation")
+    assert kept.read_bytes() == own.predictions("validation").read_bytes()
+
+
 class Breaker(Voice):
     """Stops the work at its n-th step, whichever stage that is in."""
 

@@ -128,6 +128,7 @@ def test_rouge_gives_the_numbers_of_the_usual_package(text: str, gold: str, want
 
 def test_words_without_spaces_are_compared_sign_by_sign() -> None:
     """Letters of every script count, and Chinese is not one word a sentence."""
+    assert text_metrics.words_of("नमस्ते दुनिया, สวัสดี cafe\u0301") == ["नमस्ते", "दुनिया", "สวัสดี", "café"]
     assert text_metrics.words_of("Ωmega ÉTÉ 我喜欢 ok_1") == ["ωmega", "été", "我", "喜", "欢", "ok", "1"]
     assert text_metrics.rouge_of("我喜欢猫", ("我喜欢狗",))[2] == pytest.approx(0.75)
 
@@ -161,6 +162,7 @@ SOURCE = "In 2019 Anna Smith's firm in New-York sold 1,250 cards for 3.5 million
         ("The firm of Bob Smith sold 1,260 cards.", ["1,260"], ["Bob"]),
         ('Bob sold cards. Carla did not; "Dora" said: Eve\'s did, says Eve.', [], ["Eve"]),
         ("the 19 cards of Ömer, ömer", ["19"], ["Ömer"]),
+        ("في ٢٠١٩ باعت ١٢٦٠", ["١٢٦٠"], []),
         ("nothing", [], []),
     ],
 )
@@ -385,6 +387,15 @@ def test_baselines_take_what_is_there() -> None:
     text = "One card. Two banks! Three fees? Four."
     rows = [Row({"source": text, "target": ["One card. Two banks!"]}, "rows", n) for n in range(3)]
     assert Lead.fit(TASK, rows).predict(rows[:1], ()) == ["One card. Two banks!"]
+    texts = [
+        "It cost 3.5 pounds. No more.",
+        'He said "Go!" Then he went.',
+        "नमस्ते दुनिया। दूसरा वाक्य।",
+        "One\nTwo",
+        "第一。第二。",
+    ]
+    firsts = Lead(1).predict([Row({"source": text}, "", 1) for text in texts], ())
+    assert firsts == ["It cost 3.5 pounds.", 'He said "Go!"', "नमस्ते दुनिया।", "One", "第一。"]
     assert Copy().predict([Row({"source": " Ein Satz. "}, "rows", 1)], ()) == ["Ein Satz."]
 
 

@@ -46,7 +46,7 @@ def load_language_model(
     def make() -> nn.Module:
         nonlocal is_new
         config = safety.read_config(base.folder)
-        if objective == "causal" and config.architectures and "ForMaskedLM" in str(config.architectures):
+        if objective == "causal" and _sees_both_sides(config):
             raise ModelError("this base fills gaps", str(base.folder), "task.objective: masked")
         with torch.random.fork_rng(devices=[]), safety.opening(base.folder):
             torch.manual_seed(seed)
@@ -61,6 +61,14 @@ def load_language_model(
 
     model = make()
     return Loaded(model, processor, head_names(model), ("token",), base, reload=make, head_is_new=is_new)
+
+
+def _sees_both_sides(config: Any) -> bool:
+    """Whether it is an encoder: let go as a decoder it would see the very tokens that it is asked for."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES as FILL_GAPS
+
+    is_decoder = getattr(config, "is_decoder", False) or getattr(config, "is_encoder_decoder", False)
+    return "ForMaskedLM" in str(config.architectures) or (config.model_type in FILL_GAPS and not is_decoder)
 
 
 def _whole_word(word: str) -> Any:

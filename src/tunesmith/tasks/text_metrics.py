@@ -7,6 +7,7 @@ itself; only the last formula stands here, over many resamples at once (sacreble
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from functools import cache, lru_cache
@@ -20,8 +21,10 @@ from tunesmith.tasks.metrics import Measure
 BLEU_ORDER, CHRF_ORDER, CHRF_BETA = 4, 6, 2
 KEPT_ROWS = 50_000
 _NO_SPACES = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
-_WORD = re.compile(rf"[{_NO_SPACES}]|(?:(?![{_NO_SPACES}])[^\W_])+")
-"""A run of letters and digits; in Chinese and Japanese, which put no spaces between words, a single sign."""
+_MARKS = "".join(chr(code) for code in range(0x300, 0xFE30) if unicodedata.category(chr(code))[0] == "M")
+_WORD = re.compile(rf"[{_NO_SPACES}]|(?:(?![{_NO_SPACES}])[^\W_]|[{_MARKS}])+")
+"""A run of letters, digits and marks on them (vowels of Hindi and Thai are such); in Chinese and Japanese, which put no
+spaces between words, a single sign."""
 
 
 def measures(texts: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, Measure]:
@@ -61,7 +64,7 @@ def rouge_of(text: str, references: tuple[str, ...]) -> tuple[float, float, floa
 
 def words_of(text: str) -> list[str]:
     """The words of a text as ROUGE counts them."""
-    return _WORD.findall(text.lower())
+    return _WORD.findall(unicodedata.normalize("NFC", text.lower()))
 
 
 def _overlap(mine: Sequence[str], theirs: Sequence[str], order: int) -> float:

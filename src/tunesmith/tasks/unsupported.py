@@ -1,15 +1,16 @@
 """Numbers and names in a written text that its source does not hold: the commonest kind of invention, and the one that
 can be found by rule.
 
-A number is a run of digits, with single marks between digits left out (`1,250`, `1.250` and `1250` are one number); a
-name is a word that begins with a capital and does not begin a sentence. Both are looked for in the source without
-regard to case. Numbers written as words, and names that begin a sentence, are not seen; where a language writes other
-words with capitals (German its nouns), these count as names.
+A number is a run of digits of any script, with single marks between digits left out (`1,250`, `1.250` and `1250` are
+one number); a name is a word that begins with a capital and does not begin a sentence. Both are looked for in the
+source without regard to case. Numbers written as words, and names that begin a sentence, are not seen; where a language
+writes other words with capitals (German its nouns), these count as names.
 """
 
 from __future__ import annotations
 
 import re
+import unicodedata
 
 _NUMBER = re.compile(r"\d+(?:[.,'\u00a0\u202f]\d+)*")
 _WORD = re.compile(r"[^\W\d_]+(?:['\u2019-][^\W\d_]+)*")
@@ -32,7 +33,7 @@ def new_names(text: str, source: str) -> list[str]:
 
 
 def _digits(number: str) -> str:
-    return "".join(letter for letter in number if letter.isdigit())
+    return "".join(str(unicodedata.digit(letter)) for letter in number if letter.isdigit())
 
 
 def _plain(word: str) -> str:
