@@ -111,7 +111,7 @@ def choose(
     steps_per_epoch = math.ceil(len(splits.train) / recipe.train.batch_size)
     rate = next(rate for limit, rate in FULL_RATES if parameters < limit) * RATE_FACTORS[recipe.method.kind]
     open_choices: list[tuple[str, Any, str]] = [
-        ("judge.primary", task.primary(splits.train), "the task's convention for these classes"),
+        ("judge.primary", task.primary(splits.train), "the task's convention"),
         ("train.learning_rate", rate, f"method {recipe.method.kind}, base of {parameters / 1e6:.1f} M parameters"),
         ("train.precision", devices.precision, f"what {devices.device.type} computes fastest without loss of range"),
         ("train.evaluate_every", steps_per_epoch, "once an epoch"),

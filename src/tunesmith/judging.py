@@ -59,7 +59,7 @@ def fit_baselines(work: Work, folder: RunFolder, voice: Voice) -> dict[str, Fitt
         voice.stage(f"baseline {name}")
         baseline = _FITS[name](work)
         if baseline is None:
-            voice.say(f"baseline {name}: left out, the base has no head for this task")
+            voice.say(f"baseline {name}: left out, {LEFT_OUT[name]}")
             continue
         if isinstance(baseline, WithoutStages):  # as it was before a refit, which has learned these rows
             fitted[name] = Fitted(baseline, baseline.run.card["decision"])
@@ -99,11 +99,24 @@ class WithoutStages:
         return self.run.outputs(rows)
 
 
+def _without_stages(work: Work) -> Baseline | None:
+    """None where the stages brought tokens and the task asks for tokens: the two would be asked for different ones."""
+    run = Run(work.recipe.without_stages().output, work.recipe.machine)
+    asks_tokens = work.recipe.task.target == "language"
+    return None if asks_tokens and len(run.loaded.processor) != len(work.loaded.processor) else WithoutStages(run)
+
+
 def _untuned(work: Work) -> Baseline | None:
     """None where the base has no head for the task: what a new one says is noise."""
     is_noise = work.loaded.head_is_new and work.task.needs_head_of_base
     return None if is_noise else Untuned(work.task, work.loaded, work.devices)
 
+
+LEFT_OUT = {
+    "untuned": "the base has no head for this task",
+    WITHOUT_STAGES: "it has other tokens, so it would be asked for others",
+}
+"""Why a baseline cannot be had, where it cannot."""
 
 _FITS: dict[str, Callable[[Work], Baseline | None]] = {
     "majority": lambda work: Majority.fit(work.task, work.splits.train),
@@ -112,7 +125,7 @@ _FITS: dict[str, Callable[[Work], Baseline | None]] = {
     "lexicon": lambda work: Lexicon.fit(work.task, work.splits.train),
     "overlap": lambda work: Overlap.fit(work.splits.train),
     "untuned": _untuned,
-    WITHOUT_STAGES: lambda work: WithoutStages(Run(work.recipe.without_stages().output)),
+    WITHOUT_STAGES: _without_stages,
     "frequencies": lambda work: Frequencies.fit(work.task, work.loaded.processor, work.examples["train"]),
     "word-overlap": lambda work: WordOverlap.fit(work.task, work.splits.train),
     "lead": lambda work: Lead.fit(work.task, work.splits.train),

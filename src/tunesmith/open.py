@@ -198,7 +198,7 @@ class Run:
     @property
     def inputs(self) -> list[task_settings.Column]:
         """The columns that a row needs to be answered."""
-        return [column for column in self._columns if column.is_input]
+        return [column for column in self._columns if column.is_input and not column.to_learn]
 
     @property
     def usual_columns(self) -> dict[str, str]:

@@ -97,8 +97,8 @@ SIZE_ADVICE = (
         "some-rows",
         "info",
         lambda size: 100 <= size.rows < 500,
-        "{rows:,} training rows: enough for head, last-layers or lora; full fine-tuning likes a few hundred rows for "
-        "each class",
+        "{rows:,} training rows: enough for head, last-layers or lora; full fine-tuning likes more: of labels a few "
+        "hundred rows each",
         f"{HOWARD}; {HU}",
     ),
     SizeAdvice(
@@ -188,7 +188,7 @@ def _on_rows(splits: Splits, findings: Sequence[Finding]) -> Iterator[Note]:
     named = splits.named()
     for found in findings:
         rows = (named[split][index].where for split, indices in found.rows.items() for index in indices)
-        places = tuple(islice(rows, NAMED_PLACES))
+        places = tuple(islice(dict.fromkeys(rows), NAMED_PLACES))  # pieces of one text stand in one place
         where = places[0] if places else ""
         yield Note(found.code, found.level, found.message, where, found.remedy, found.source, found.count, places)
 

@@ -124,6 +124,8 @@ def _line(text: str, answer: Mapping[str, Any]) -> str:
             return str(answer[name])
     if "entities" in answer:
         return text
+    if answer.get("tokens") == 0:
+        return f"no tokens to ask for  {text}"
     if "perplexity" in answer:
         return f"perplexity {answer['perplexity']:.1f} ({answer['tokens']} tokens)  {text}"
     labels, number = _answered(answer), answer["score"] if "score" in answer else answer["similarity"]

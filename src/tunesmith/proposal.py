@@ -55,6 +55,13 @@ CHARACTERS_A_TOKEN = 4
 USUAL_TOKENS = 512
 """What encoders of the field read, where the model is not here to say it."""
 
+TOGETHER = {
+    ("question-answering", "answers"): (1, "questions about one text stay together"),
+    ("sentence-similarity", "positive"): (0, "all partners of one text stay together"),
+    ("sentence-similarity", "negative"): (0, "all partners of one text stay together"),
+}
+"""By task and what is learned: the column whose equal values no split parts."""
+
 LONG_SHARE = 0.05
 LONG_TEXTS = {"windows": "read them in overlapping parts", "chunks": "write a summary of the summaries of their parts"}
 EPOCHS = ((1_000, 10), (20_000, 5), (100_000, 3))
@@ -98,11 +105,13 @@ def propose(
         lines.append(Line("data.test", str(files["test"]), f"{_found(test)}; sealed: opened once, after training"))
     else:
         share = 0.2 if many < FEW_ROWS else 0.1
-        lines.append(Line("data.test", share, f"{by}, and sealed: opened once"))
+        beside = [path.name for path in _of_no_split(data) if path != files["train"]] if data.is_dir() else []
+        known = f"; or name one of {listing(beside)} here" if beside else ""
+        lines.append(Line("data.test", share, f"{by}, and sealed: opened once{known}"))
     lines += [Line(f"data.columns.{line.key}", line.value, line.why) for line in found.to_name(table)]
-    if found.task.kind == "question-answering":
-        text = found.columns[1].value
-        lines.append(Line("data.group", text, "questions about one text stay together"))
+    if why := TOGETHER.get((found.task.kind, found.columns[-1].key)):
+        place, reason = why
+        lines.append(Line("data.group", found.columns[place].value, reason))
     lines += [*_training(model_line.value, many, table, found), Line("seed", 0, "")]
     lines.append(Line("output", f"runs/{_name(data)}", "the run folder"))
     return [replace(line, why=_one_line(line.why)) for line in lines]

@@ -330,7 +330,7 @@ def _suits(target: str, values: Sequence[Any]) -> bool:
     if target == "score":
         are_numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
         return are_numbers or _have_fractions(values)
-    named = all(isinstance(value, str | int) for value in values)
+    named = all(isinstance(value, str | int) and str(value).strip() for value in values)
     return named and 2 <= len(set(values)) <= max(2, MOST_CLASSES_SHARE * len(values))
 
 
@@ -344,9 +344,11 @@ def _have_fractions(values: Sequence[Any]) -> bool:
 
 def _reason(task: Classification, table: Table, columns: Sequence[Line]) -> str:
     line, target = columns[-1], task.target
-    each = f"for each {task.INPUTS[0].name}"
+    pairs = any(line.key == "text_pair" for line in columns)
+    each = "for each pair of texts" if pairs else f"for each {task.INPUTS[0].name}"
     if target == "score":
-        return f"a number {each} ({short(line.value)})"
+        told = "; for vectors to search and compare by: task: sentence-similarity" if pairs else ""
+        return f"a number {each} ({short(line.value)}){told}"
     if target == "labels":
         kinds = {item for values in table.values(line.value) for item in values}
         return f"any of {len(kinds)} labels {each} ({short(line.value)})"

@@ -182,9 +182,10 @@ def _open_folder(work: Work, folder: RunFolder, voice: Voice) -> dict[str, Any]:
         voice.say(f"{choice.key}: {choice.value} ({choice.why})")
     for note in work.notes:
         voice.say(f"{note.level} [{note.code}] {note.message}")
-    parameters = record["parameters"]
+    parameters, labels = record["parameters"], len(work.task.labels)
+    classes = f"{labels} classes, " if labels > 1 else ""
     voice.say(
-        f"{len(splits['train']):,} rows to train on, {len(work.task.labels)} classes, {work.steps:,} steps; "
+        f"{len(splits['train']):,} rows to train on, {classes}{work.steps:,} steps; "
         f"{parameters['trainable']:,} of {parameters['total']:,} parameters move"
     )
     return record

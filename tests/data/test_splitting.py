@@ -16,7 +16,7 @@ from tunesmith.data.rows import Row, hash_share, input_key, normalised
 from tunesmith.data.splits import overlap, split_rows, take
 from tunesmith.errors import DataError
 from tunesmith.recipe import Data
-from tunesmith.recipe.classification import TextClassification
+from tunesmith.recipe.classification import TEXT, TextClassification
 
 COLUMNS = TextClassification().columns
 
@@ -270,3 +270,10 @@ def test_the_hash_of_rows_tells_any_change(tmp_path: Path) -> None:
     assert hash_of(rows[::-1], COLUMNS) != first and hash_of(rows[:-1], COLUMNS) != first
     changed = [*rows[:-1], Row({**rows[-1].values, "label": "other"}, "f", 20)]
     assert hash_of(changed, COLUMNS) != first
+
+
+def test_pieces_of_a_text_stay_together_where_a_group_is_named_that_they_do_not_have() -> None:
+    rows = [Row({"text": f"{number}", "(document)": f"d{number // 20}"}, "f", number) for number in range(400)]
+    kept, held = split_rows(rows, 0.3, [TEXT], "patient", None)
+    assert held and kept
+    assert not {row["(document)"] for row in kept} & {row["(document)"] for row in held}

@@ -22,13 +22,15 @@ from tunesmith.data.documents import cut_text, pieces_of
 from tunesmith.data.loading import load_splits
 from tunesmith.data.rows import Row
 from tunesmith.errors import DataError, ModelError
-from tunesmith.evaluation import as_predictions, predict
+from tunesmith.evaluation import as_predictions, predict, score
 from tunesmith.folder import read_json
+from tunesmith.models.heads import load_tokenizer
 from tunesmith.models.language_models import load_language_model
 from tunesmith.models.references import find_base
 from tunesmith.recipe import Data, Full, LanguageModeling, Lora, Settings
-from tunesmith.tasks.contract import Answer, Draw, Limit
+from tunesmith.tasks.contract import Answer, Draw, Limit, Prediction
 from tunesmith.tasks.language_modeling import NOT_ASKED
+from tunesmith.tasks.language_modeling import LanguageModeling as Task
 
 Bases = Callable[..., Path]
 KIND = "language-modeling"
@@ -287,7 +289,7 @@ def test_bases_that_cannot_are_refused(bases: Bases, tmp_path: Path) -> None:
     for sees_both_sides in ("bert+masked", "bert", "distilbert"):  # the last two: saved without a head that tells it
         with pytest.raises(ModelError, match="fills gaps"):
             load_language_model(find_base(str(bases(sees_both_sides))), "causal", [], 0, torch.float32)
-    folder = tiny.make_model(tmp_path / "base", "llama+causal")
+    folder = tiny.make_model(tmp_path / "base", "bert+masked")
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
     tokenizer.mask_token = None
     tokenizer.save_pretrained(folder)
@@ -328,3 +330,37 @@ def test_documents_do_not_straddle_a_split(tmp_path: Path) -> None:
     assert pieces_of(row, LanguageModeling().columns) == [row]
     recipe = recipe_of(tmp_path, path, tmp_path / "run", task=KIND)
     assert recipe.task.columns[0].piece == 2000
+
+
+def test_intervals_are_over_whole_texts() -> None:
+    """A text in ten pieces is one thing that could have come otherwise, not ten."""
+    task = Task(LanguageModeling())
+    rows = [Row({"text": "x", "(document)": f"d{number // 10}"}, "f", number) for number in range(40)]
+    outputs = [np.array([float(number // 10), 1.0, 0.0]) for number in range(40)]
+    answers = task.answers(outputs, rows, {})
+    predictions = [Prediction.of(number, None, answer) for number, answer in enumerate(answers)]
+    whole = task.measures(predictions)["log_likelihood"]
+    assert whole.num_rows == 4 and whole() == pytest.approx(-1.5)
+    alone = [Prediction.of(p.row, None, Answer({**p.answer, "document": p.row})) for p in predictions]
+    wide, narrow = (score({"l": task.measures(part)["log_likelihood"]})["l"] for part in (predictions, alone))
+    assert wide["high"] - wide["low"] > 2 * (narrow["high"] - narrow["low"])
+
+
+def test_words_that_the_tokenizer_does_not_know_are_asked_for(bases: Callable[..., Path]) -> None:
+    """Else a model would be perfect on a language that it cannot read."""
+    task = Task(LanguageModeling())
+    processor = load_tokenizer(bases("bert+masked"))
+    [example] = task.encode([Row({"text": "語 語 語 語"}, "f", 1)], processor, Limit(64, "windows"))
+    assert (task.collate([example], processor)["asked"] == processor.unk_token_id).any()
+
+
+def test_a_text_of_which_nothing_is_asked_has_no_perplexity() -> None:
+    answer = Answer({"loss": 0.0, "tokens": 0.0, "right": 0.0})
+    told = Task(LanguageModeling()).shown(answer, Row({"text": "x"}, "f", 1))
+    assert told == {"log_likelihood": None, "perplexity": None, "tokens": 0}
+
+
+def test_a_decoder_fills_no_gaps(writers: Callable[..., Path]) -> None:
+    with pytest.raises(ModelError, match="it fills no gaps") as caught:
+        load_language_model(find_base(str(writers("llama"))), "masked", [], 0, torch.float32)
+    assert "objective: causal" in str(caught.value)

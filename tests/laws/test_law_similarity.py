@@ -304,7 +304,7 @@ def test_a_whole_run_opens_again(bases: Bases, tmp_path: Path, method: str) -> N
     assert run.scores["primary"] == "recall_at_1" and set(run.scores["baselines"]) == {"untuned", "word-overlap"}
     rows = list(lines(data))
     texts = [(row["anchor"], row["positive"], row["negative"]) for row in rows[:5]]
-    told = [answer["similarity"] for answer in run.predict(texts)]
+    told = [answer["similarity"] for answer in run.predict([pair[:2] for pair in texts])]
     if method == "lora":
         assert (run.folder.model / "adapter_model.safetensors").is_file()
         return
@@ -332,7 +332,7 @@ def test_sentence_transformers_gives_the_same_vectors(bases: Bases, tmp_path: Pa
     pairs = [(row["anchor"], row["positive"]) for row in lines(data)]
     model = library.SentenceTransformer(str(run.folder.model), device="cpu")
     first, second = (model.encode([pair[side] for pair in pairs]) for side in (0, 1))
-    told = [answer["similarity"] for answer in run.predict([(*pair, "other") for pair in pairs])]
+    told = [answer["similarity"] for answer in run.predict(pairs)]
     assert told == pytest.approx((first * second).sum(axis=1).tolist(), abs=1e-6)
 
 
@@ -371,3 +371,17 @@ def test_settings_that_do_nothing_are_named() -> None:
     assert idle(target="positive", loss="triplet") == ["task.loss"]
     assert idle(target="triplet", loss="triplet", margin=0.5) == []
     assert idle(target="triplet", temperature=0.1) == []
+
+
+def test_a_texts_own_partner_is_no_wrong_answer_for_it() -> None:
+    """Not as another row's positive, nor as another row's mined negative; nor is any partner of the same anchor."""
+    from tunesmith.tasks.sentence_similarity import _no_negatives
+
+    anchors, positives, negatives = [1, 1, 2], [10, 11, 12], [20, 10, 21]
+    text_BK = torch.tensor([anchors, positives, negatives]).T
+    hidden = _no_negatives(text_BK).tolist()
+    assert hidden == [
+        [False, True, False, False, True, False],
+        [True, False, False, False, False, False],
+        [False, False, False, False, False, False],
+    ]

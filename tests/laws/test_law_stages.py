@@ -201,3 +201,30 @@ def test_a_recipe_without_stages_has_no_such_baseline(tmp_path: Path) -> None:
     page.write_text("model: m\ndata: {train: b.jsonl}\njudge: {baselines: [without-stages]}\n")
     with pytest.raises(RecipeError, match="none of this task's"):
         read_recipe(page)
+
+
+def test_a_setting_of_a_stage_is_overridden_by_its_number(tmp_path: Path) -> None:
+    page = tmp_path / "recipe.yaml"
+    page.write_text("model: m\nstages: [{task: language-modeling, data: {train: a.jsonl}}]\ndata: {train: b.jsonl}\n")
+    recipe = read_recipe(page, ["stages.0.train.steps=7", "stages.0.task.mask_share=0.3"])
+    assert recipe.stages[0].train.steps == 7 and recipe.stages[0].task.mask_share == 0.3  # type: ignore[union-attr]
+    assert recipe.train.steps is None
+    with pytest.raises(RecipeError, match=r"there is no stage '1'; the recipe has 1, from 0"):
+        read_recipe(page, ["stages.1.train.steps=7"])
+    with pytest.raises(RecipeError, match="no such setting"):
+        read_recipe(page, ["stages.0.train.stepps=7"])
+
+
+def test_other_tokens_are_no_baseline(bases: Bases, texts: Path, tmp_path: Path) -> None:
+    """Where a stage brought words of its own, the training without it would be asked for other tokens."""
+    task = {"kind": "language-modeling", "add_tokens": ["qqq", "zyx"]}
+    stage = {
+        "task": task,
+        "data": {"train": str(texts)},
+        "train": SHORT,
+        "judge": {"baselines": "off"},
+        "method": "head",
+    }
+    sections: dict[str, Any] = {"task": "language-modeling", "judge": {"baselines": ["without-stages", "frequencies"]}}
+    finished = run(recipe_of(bases("bert+masked"), texts, tmp_path / "run", stages=[stage], train=SHORT, **sections))
+    assert set(finished.scores["baselines"]) == {"frequencies"}

@@ -63,7 +63,7 @@ def test_columns_are_whole(kind: str, target: str) -> None:
     assert set(get_args(Column.__annotations__["kind"]) or columns._CELLS) == set(columns._CELLS)
     assert any(column.is_input and column.required for column in settings.columns)
     fields = {field.name for field in dataclasses.fields(Column)}
-    assert fields == {"name", "kind", "required", "is_input", "aliases", "about", "piece"}
+    assert fields == {"name", "kind", "required", "is_input", "aliases", "about", "piece", "to_learn"}
     assert {column.about for column in settings.columns} <= {"", *(column.name for column in settings.columns)}
     value: Any = VALUES.get(target, "a")
     measures = TASKS[settings.kind](settings).measures(

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 
+from tunesmith.data.documents import DOCUMENT
 from tunesmith.data.rows import Row, hash_share, input_keys
 from tunesmith.recipe.columns import Column
 
@@ -27,14 +28,15 @@ def split_rows(
     Args:
         share: the share to hold, 0 to 1 (exclusive). 0 gives none.
         columns: the task's columns; the input columns make the key where no group is named.
-        group: a column whose equal values stay together; rows without one go by their input.
+        group: a column whose equal values stay together; rows without one go by their input, pieces of a text by it.
         stratum: the column of the class, for the second rule; None for tasks without one.
         salt: what sets this split's hashes apart from another's: of the rows that a first split kept, the second
             would find none below the same threshold.
     """
     keys = input_keys(rows, columns)
     if group:  # a row without one stands for itself
-        keys = [str(row[group]) if row.get(group) is not None else key for row, key in zip(rows, keys, strict=True)]
+        wholes = [row.get(DOCUMENT) or key for row, key in zip(rows, keys, strict=True)]
+        keys = [whole if row.get(group) is None else str(row[group]) for row, whole in zip(rows, wholes, strict=True)]
     keys = [salt + key for key in keys] if salt else keys
     held = {key for key in keys if hash_share(key) < share}
     if stratum is not None and share > 0:

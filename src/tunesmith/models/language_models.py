@@ -35,6 +35,7 @@ def load_language_model(
     if base.adapters:
         message = "an adapter for another task cannot go on as a language model"
         raise ModelError(message, base.reference, "take the base that the adapter was made for, or a run of `full`")
+    _require_objective(base, objective)
     processor = load_tokenizer(base.folder)
     if objective == "masked" and processor.mask_token_id is None:
         message = "this tokenizer has no token to hide others behind"
@@ -46,8 +47,6 @@ def load_language_model(
     def make() -> nn.Module:
         nonlocal is_new
         config = safety.read_config(base.folder)
-        if objective == "causal" and _sees_both_sides(config):
-            raise ModelError("this base fills gaps", str(base.folder), "task.objective: masked")
         with torch.random.fork_rng(devices=[]), safety.opening(base.folder):
             torch.manual_seed(seed)
             model, info = getattr(transformers, AUTO_CLASSES[objective]).from_pretrained(
@@ -61,6 +60,18 @@ def load_language_model(
 
     model = make()
     return Loaded(model, processor, head_names(model), ("token",), base, reload=make, head_is_new=is_new)
+
+
+def _require_objective(base: Base, objective: str) -> None:
+    """Raise ModelError where a base cannot learn in this way."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES as FILL_GAPS
+
+    config = safety.read_config(base.folder)
+    if objective == "causal" and _sees_both_sides(config):
+        raise ModelError("this base fills gaps", str(base.folder), "task.objective: masked")
+    if objective == "masked" and config.model_type not in FILL_GAPS:
+        remedy = "task: {kind: language-modeling, objective: causal}"
+        raise ModelError("this base goes on with texts, it fills no gaps", str(base.folder), remedy)
 
 
 def _sees_both_sides(config: Any) -> bool:

@@ -16,6 +16,7 @@ class Column:
             image.
         is_input: makes up the hash by which rows are split and duplicates are found.
         about: the column whose words or characters an answer counts.
+        to_learn: an input that only training reads; an answer can do without it.
         piece: a text of more characters becomes several rows while it is read; 0: never.
     """
 
@@ -25,6 +26,7 @@ class Column:
     is_input: bool = True
     aliases: tuple[str, ...] = ()
     about: str = ""
+    to_learn: bool = False
     piece: int = 0
 
     @property

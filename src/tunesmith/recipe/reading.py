@@ -223,23 +223,31 @@ def apply_override(located: Located, override: str) -> None:
         located.faults.extend(Fault(where, fault.message, fault.remedy) for fault in faults)
         return
     value = inner.values.get(key.strip())
-    for path in [parts[:depth] for depth in range(1, len(parts) + 1)]:
-        located.places.setdefault(tuple(path), where)
-    located.places[tuple(parts)] = where
-    _put(located.values, parts, value)
+    path: list[str | int] = list(parts)
+    if parts[0] == "stages" and len(parts) > 2:  # the second part counts the stages, from 0
+        stages = located.values.get("stages")
+        many = len(stages) if isinstance(stages, list) else 0
+        if not parts[1].isdecimal() or int(parts[1]) >= many:
+            located.faults.append(Fault(where, f"there is no stage {parts[1]!r}", f"the recipe has {many}, from 0"))
+            return
+        path[1] = int(parts[1])
+    for part in [path[:depth] for depth in range(1, len(path) + 1)]:
+        located.places.setdefault(tuple(part), where)
+    located.places[tuple(path)] = where
+    _put(located.values, path, value)
 
 
-def _put(target: dict[str, Any], parts: list[str], value: Any) -> None:
-    """Set a value at a dotted key. Another kind of method or task starts from its own defaults."""
-    for part in parts[:-1]:
-        inner = target.get(part)
+def _put(target: Any, path: Sequence[str | int], value: Any) -> None:
+    """Set a value at a key. Another kind of method or task starts from its own defaults."""
+    for part in path[:-1]:
+        inner = target[part] if isinstance(part, int) else target.get(part)
         if isinstance(inner, str) and part in ("method", "task"):
             inner = {"kind": inner}
-        target[part] = dict(inner) if isinstance(inner, dict) else {}
+        target[part] = list(inner) if isinstance(inner, list) else dict(inner) if isinstance(inner, dict) else {}
         target = target[part]
-    if parts[-1] == "kind" and value != target.get("kind"):
+    if path[-1] == "kind" and value != target.get("kind"):
         target.clear()  # another kind has other settings
-    target[parts[-1]] = value
+    target[path[-1]] = value
 
 
 def check_recipe(located: Located) -> Recipe:

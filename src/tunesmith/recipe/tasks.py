@@ -25,7 +25,7 @@ SENTENCE1 = Column("sentence1", "text", aliases=("text", "premise", "text1", "qu
 SENTENCE2 = Column("sentence2", "text", aliases=("text_pair", "hypothesis", "text2", "question2"))
 ANCHOR = Column("anchor", "text", aliases=("query", "question"))
 POSITIVE = Column("positive", "text", aliases=("passage", "answer", "pos"))
-NEGATIVE = Column("negative", "text", aliases=("neg", "hard_negative"))
+NEGATIVE = Column("negative", "text", aliases=("neg", "hard_negative"), to_learn=True)
 
 DOCUMENT = replace(TEXT, piece=2000)
 

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from tunesmith.data.documents import DOCUMENT
 from tunesmith.data.rows import Row
 from tunesmith.models.language_models import load_language_model
 from tunesmith.models.loaded import Loaded
@@ -35,6 +36,9 @@ from tunesmith.tasks.contract import (
     length_of,
 )
 from tunesmith.tasks.metrics import Measure
+
+DOCUMENT_FIELD = "document"
+"""Which text an answer is about a piece of, by its hash."""
 
 NOT_ASKED = -100
 NO_WORD = -1
@@ -137,7 +141,8 @@ class LanguageModeling(UsualTask):
             asked[[0, *ends[:-1]]] = NOT_ASKED  # nothing stands before it
             return ids, asked
         draw: Any = example.get("draw", [zlib.crc32(ids.tobytes())])
-        source, special = np.random.default_rng(draw), np.isin(ids, processor.all_special_ids)
+        special_ids = [number for number in processor.all_special_ids if number != processor.unk_token_id]
+        source, special = np.random.default_rng(draw), np.isin(ids, special_ids)  # an unknown word is a word
         seen = ids.copy()
         words = np.asarray(example["words"]) if "words" in example else np.arange(len(ids))
         for begin, end in zip([0, *ends[:-1]], ends, strict=True):
@@ -200,15 +205,22 @@ class LanguageModeling(UsualTask):
         return {}
 
     def answers(self, outputs: Sequence[np.ndarray], rows: Sequence[Row], decision: Decision) -> list[Answer]:
+        """The sums of each row; and the text that it is a piece of, if it is one."""
         names = ("loss", "tokens", "right")
-        return [Answer(dict(zip(names, output.tolist(), strict=True))) for output in outputs]
+        sums = [dict(zip(names, output.tolist(), strict=True)) for output in outputs]
+        wholes = [{DOCUMENT_FIELD: row[DOCUMENT]} if row.get(DOCUMENT) else {} for row in rows]
+        return [Answer({**sum_, **whole}) for sum_, whole in zip(sums, wholes, strict=True)]
 
     def measures(self, predictions: Sequence[Prediction]) -> dict[str, Measure]:
         """Of all tokens asked for: their mean log-probability (nats; its negative is the loss), perplexity, and the
-        share that was likeliest. Intervals are over texts."""
+        share that was likeliest. Intervals are over whole texts: pieces of one are alike."""
         if not predictions:
             return {}
-        sums_R3 = np.array([[p.answer[name] for name in ("loss", "tokens", "right")] for p in predictions])
+        rows_R3 = np.array([[p.answer[name] for name in ("loss", "tokens", "right")] for p in predictions])
+        wholes = [p.answer.get(DOCUMENT_FIELD, p.row) for p in predictions]
+        place = {whole: index for index, whole in enumerate(dict.fromkeys(wholes))}
+        sums_R3 = np.zeros((len(place), 3))
+        np.add.at(sums_R3, [place[whole] for whole in wholes], rows_R3)
         return {
             "log_likelihood": metrics.of_sums(sums_R3, lambda sums: -sums[:, 0] / np.maximum(sums[:, 1], 1e-12)),
             "perplexity": metrics.of_sums(sums_R3, lambda sums: np.exp(sums[:, 0] / np.maximum(sums[:, 1], 1e-12))),
@@ -223,9 +235,11 @@ class LanguageModeling(UsualTask):
         return 0.0
 
     def shown(self, answer: Answer, row: Row) -> dict[str, Any]:
-        """How expected a text is."""
+        """How expected a text is; nothing is known of one of which nothing could be asked."""
         value: Any = answer.value
-        mean = value["loss"] / value["tokens"] if value["tokens"] else 0.0
+        if not value["tokens"]:
+            return {"log_likelihood": None, "perplexity": None, "tokens": 0}
+        mean = value["loss"] / value["tokens"]
         return {"log_likelihood": -mean, "perplexity": float(np.exp(mean)), "tokens": int(value["tokens"])}
 
     def said(self, value: Any, row: Row) -> Any:

@@ -77,7 +77,8 @@ class SentenceSimilarity(UsualTask):
 
     def encode(self, rows: Sequence[Row], processor: Any, limit: Limit) -> list[Example]:
         """The tokens of a row's texts end to end, `texts` their lengths; the cosine to learn, nan if there is none."""
-        parts = [self._tokens([row[name] for row in rows], processor, limit.tokens) for name in self.texts]
+        names = self._texts_in(rows)
+        parts = [self._tokens([row[name] for row in rows], processor, limit.tokens) for name in names]
         examples: list[Example] = []
         for index, row in enumerate(rows):
             mine = [part[index] for part in parts]
@@ -86,6 +87,10 @@ class SentenceSimilarity(UsualTask):
             cosine = float("nan") if score is None else (float(score) - self.low) / (self.high - self.low)
             examples.append({**flat, "texts": [len(text["input_ids"]) for text in mine], "target": cosine})
         return examples
+
+    def _texts_in(self, rows: Sequence[Row]) -> list[str]:
+        """The columns of texts that these rows have: to be answered they need no negative."""
+        return [name for name in self.texts if all(row.get(name) is not None for row in rows)]
 
     def _tokens(self, texts: Sequence[str], processor: Any, most: int) -> list[dict[str, list[int]]]:
         if not texts:
@@ -98,10 +103,9 @@ class SentenceSimilarity(UsualTask):
         """How many rows have a text that is longer than the model reads."""
         cut = 0
         for row, example in zip(rows, examples, strict=True):
-            full = [name for name, length in zip(self.texts, _texts_of(example), strict=True) if length >= limit.tokens]
-            whole = self._tokens(
-                [row[name] for name in full], processor, 10 * max(1, *(len(row[n]) for n in self.texts))
-            )
+            names = self._texts_in([row])
+            full = [name for name, length in zip(names, _texts_of(example), strict=True) if length >= limit.tokens]
+            whole = self._tokens([row[name] for name in full], processor, 10 * max(1, *(len(row[n]) for n in names)))
             cut += any(len(text["input_ids"]) > limit.tokens for text in whole)
         return cut
 
@@ -133,24 +137,23 @@ class SentenceSimilarity(UsualTask):
 
     def loss(self, loaded: Loaded, batch: Batch) -> Loss:
         vectors_BKD = self._vectors(loaded, batch)
-        losses_B = self._losses(vectors_BKD, batch["target"], self._same(batch) if self._is_in_batch else None)
+        losses_B = self._losses(vectors_BKD, batch["target"], _texts_as_numbers(batch))
         known_B = losses_B.isfinite() if self.target == "score" else torch.ones_like(losses_B, dtype=torch.bool)
         return Loss(torch.where(known_B, losses_B, 0.0).sum(), float(known_B.sum()))
 
-    def _losses(self, vectors_BKD: torch.Tensor, target_B: torch.Tensor, same_BB: torch.Tensor | None) -> torch.Tensor:
+    def _losses(self, vectors_BKD: torch.Tensor, target_B: torch.Tensor, text_V: torch.Tensor) -> torch.Tensor:
         """(B,) of each row; of rows without a score nan.
 
         Args:
-            same_BB: where another row's positive is no negative, since the anchor or the positive is the same text.
+            text_V: equal numbers for equal texts, row by row.
         """
         if vectors_BKD.dtype != torch.float64:
             vectors_BKD = vectors_BKD.float()
         unit_BKD = functional.normalize(vectors_BKD, dim=-1)
         first_BD, second_BD = unit_BKD[:, 0], unit_BKD[:, 1]
-        if same_BB is not None:
+        if self._is_in_batch:
             similar_BP = first_BD @ unit_BKD[:, 1:].transpose(0, 1).flatten(0, 1).T
-            hidden_BP = same_BB.repeat(1, unit_BKD.shape[1] - 1)
-            hidden_BP[:, len(same_BB) :] = False
+            hidden_BP = _no_negatives(text_V.view(len(first_BD), -1)).to(similar_BP.device)
             logits_BP = (similar_BP / self.settings.temperature).masked_fill(hidden_BP, float("-inf"))
             return functional.cross_entropy(logits_BP, torch.arange(len(logits_BP)), reduction="none")
         near_B = (first_BD * second_BD).sum(dim=-1)
@@ -158,15 +161,6 @@ class SentenceSimilarity(UsualTask):
             far_B = (first_BD * unit_BKD[:, 2]).sum(dim=-1)
             return functional.relu(far_B - near_B + self.settings.margin)
         return (near_B - target_B.to(near_B.dtype)) ** 2
-
-    def _same(self, batch: Batch) -> torch.Tensor:
-        """(B, B), true beside the diagonal where two rows share their anchor or their positive."""
-        ids_BKT = batch["input_ids"].view(len(batch["target"]), len(self.texts), -1)
-        same_BB = torch.zeros(len(ids_BKT), len(ids_BKT), dtype=torch.bool)
-        for text in (0, 1):
-            _, groups_B = torch.unique(ids_BKT[:, text], dim=0, return_inverse=True)
-            same_BB |= (groups_B[:, None] == groups_B[None, :]).cpu()
-        return same_BB.fill_diagonal_(False).to(ids_BKT.device)
 
     def _vectors(self, loaded: Loaded, batch: Batch) -> torch.Tensor:
         """(B, K, D). A batch that is too large for one pass goes in pieces whose inner values are computed again on the
@@ -186,7 +180,7 @@ class SentenceSimilarity(UsualTask):
             order = torch.empty(many, dtype=torch.long)
             order[places] = torch.arange(many)
             vectors_VD = torch.cat(found)[order.to(found[0].device)]
-        return vectors_VD.view(len(batch["target"]), len(self.texts), -1)
+        return vectors_VD.view(len(batch["target"]), many // len(batch["target"]), -1)
 
     def predict(self, loaded: Loaded, batch: Batch) -> list[np.ndarray]:
         """(K, D) unit vectors of each row's texts."""
@@ -204,8 +198,7 @@ class SentenceSimilarity(UsualTask):
             mine = examples[first : first + step]
             vectors_BKD = torch.from_numpy(np.stack(outputs[first : first + step])).double()
             target_B = torch.tensor([example["target"] for example in mine], dtype=torch.float64)
-            same_BB = _same_texts(mine) if self._is_in_batch else None
-            losses_B = self._losses(vectors_BKD, target_B, same_BB)
+            losses_B = self._losses(vectors_BKD, target_B, _texts_of_rows_as_numbers(mine))
             known_B = losses_B.isfinite() if self.target == "score" else torch.ones_like(losses_B, dtype=torch.bool)
             total, count = total + float(losses_B[known_B].sum()), count + int(known_B.sum())
         return total / count if count else None
@@ -225,7 +218,7 @@ class SentenceSimilarity(UsualTask):
         similar_R = (vectors_RKD[:, 0] * vectors_RKD[:, 1]).sum(axis=-1, dtype=float)
         if self.target == "score":
             return [Answer(self.low + (self.high - self.low) * float(similar)) for similar in similar_R]
-        ranks_R = _ranks(vectors_RKD, rows, self.texts)
+        ranks_R = _ranks(vectors_RKD, rows, self._texts_in(rows))
         return [
             Answer({"rank": float(rank), "similarity": float(similar)})
             for rank, similar in zip(ranks_R, similar_R, strict=True)
@@ -281,17 +274,34 @@ def _again(loaded: Loaded, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
     return vectors_VD
 
 
-def _same_texts(examples: Sequence[Example]) -> torch.Tensor:
-    """As `_same`, of rows that are not padded."""
-    keys = []
+def _texts_as_numbers(batch: Batch) -> torch.Tensor:
+    """(V,) equal numbers for equal texts of a batch."""
+    _, number_V = torch.unique(batch["input_ids"], dim=0, return_inverse=True)
+    return number_V
+
+
+def _texts_of_rows_as_numbers(examples: Sequence[Example]) -> torch.Tensor:
+    """(V,) the same, of rows that are not padded."""
+    known: dict[tuple[int, ...], int] = {}
+    numbers = []
     for example in examples:
-        first, second = _texts_of(example)[:2]
-        ids = example["input_ids"]
-        assert isinstance(ids, list)
-        keys.append((tuple(ids[:first]), tuple(ids[first : first + second])))
-    return torch.tensor(
-        [[i != j and (a[0] == b[0] or a[1] == b[1]) for j, b in enumerate(keys)] for i, a in enumerate(keys)]
-    )
+        ids: Any = example["input_ids"]
+        for end, length in zip(np.cumsum(_texts_of(example)), _texts_of(example), strict=True):
+            numbers.append(known.setdefault(tuple(ids[end - length : end]), len(known)))
+    return torch.tensor(numbers)
+
+
+def _no_negatives(text_BK: torch.Tensor) -> torch.Tensor:
+    """(B, B (K - 1)), all positives, then all negatives: true where a text is no wrong answer for a row, though it is
+    not the row's own positive: it is the same text, or belongs to the same anchor.
+
+    Args:
+        text_BK: equal numbers for equal texts.
+    """
+    mine_B1, parts = text_BK[:, 1:2], [text_BK[None, :, k] for k in range(1, text_BK.shape[1])]
+    hidden = [mine_B1 == theirs_1B for theirs_1B in parts]
+    hidden[0] = (hidden[0] | (text_BK[:, :1] == text_BK[None, :, 0])).fill_diagonal_(False)
+    return torch.cat(hidden, dim=1)
 
 
 def _ranks(vectors_RKD: np.ndarray, rows: Sequence[Row], names: Sequence[str]) -> np.ndarray:
