@@ -36,7 +36,7 @@ def train(options: argparse.Namespace, output: str) -> dict:
 def prompts(rows: list[dict], options: argparse.Namespace, tokenizer) -> list[list[int]]:
     """The tokens that are gone on with: a source is cut where it would leave no room for the longest answer."""
     before, behind = (ids(part, tokenizer) for part in options.prompt.split(SLOT))
-    first = [tokenizer.bos_token_id] if getattr(tokenizer, "add_bos_token", False) else []
+    first = tokenizer("")["input_ids"]  # what this tokenizer begins every text with
     room = options.max_length - options.longest_output - len(first) - len(before) - len(behind)
     return [[*first, *before, *ids(row["source"], tokenizer)[:room], *behind] for row in rows]
 
