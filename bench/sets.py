@@ -14,18 +14,19 @@ import json
 import os
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-
-import numpy as np
+from typing import Any
 
 from bench import harness, ledger, quality
+from bench.scores import SCORES
 
 FINISHED = harness.ROOT / "bench" / "work" / "sets.jsonl"
 PEER = "trainer"
 # The files that decide how good our models are, the recipe aside: that is in the record, as `new` wrote it.
 COMMON = [
-    "bench/sets.py", "bench/peers/trainer.py", "src/tunesmith/loop.py", "src/tunesmith/fitting.py",
+    "bench/sets.py", "bench/scores.py", "bench/peers/trainer.py", "src/tunesmith/loop.py", "src/tunesmith/fitting.py",
     "src/tunesmith/evaluation.py", "src/tunesmith/rewrites/*.py", "src/tunesmith/data/batches.py",
     "src/tunesmith/data/splits.py", "src/tunesmith/tasks/metrics.py", "src/tunesmith/models/heads.py",
     "src/tunesmith/methods/freezing.py",
@@ -52,12 +53,21 @@ class Set:
 
 @dataclass(frozen=True)
 class Group:
-    """Sets of one task. `peer` is the module that trains the Trainer's side; `subjects` are files beside COMMON."""
+    """Sets of one task.
+
+    Attributes:
+        peer: the module that trains the Trainer's side.
+        subjects: files beside COMMON.
+        told: what the peer is told of our resolved recipe besides its rows, rate and schedule.
+    """
 
     peer: str
     sets: dict[str, Set]
     subjects: tuple[str, ...]
+    told: Callable[[Any], list[object]] = lambda recipe: ["--max-length", recipe.train.max_length]
 
+
+ALL_WEIGHTS = ("method=full", "train.learning_rate=auto", "train.epochs=1")
 
 GROUPS = {
     "classification": Group(
@@ -99,6 +109,47 @@ GROUPS = {
         {name: Set(name, limit=400, settings=("train.max_length=192", "train.epochs=2"))
          for name in ("subjqa_electronics", "subjqa_grocery")},
         ("bench/peers/questions.py", "src/tunesmith/tasks/question_answering.py", "src/tunesmith/data/answers.py"),
+    ),
+    "images": Group(
+        "bench.peers.images",
+        # `new` would move the last layers alone.
+        {"clothing_small": Set(
+            "clothing_small", settings=("method=full", "train.epochs=8", "train.learning_rate=0.001"),
+        )},
+        (
+            "bench/peers/images.py", "src/tunesmith/tasks/image_classification.py", "src/tunesmith/tasks/views.py",
+            "src/tunesmith/tasks/classification.py", "src/tunesmith/models/efficientnet_lite.py",
+            "src/tunesmith/models/layers.py", "src/tunesmith/data/images.py",
+        ),
+        told=lambda recipe: ["--crop", recipe.task.crop, "--flip", recipe.task.flip],
+    ),
+    "writing": Group(
+        "bench.peers.writing",
+        # The Trainer moves all weights, so ours do, at the rate for that; one epoch, and no writing by the bare base.
+        {
+            "multi30k_en_de": Set(
+                "multi30k_en_de", "multi30k_en_de/test_2016_flickr.jsonl", limit=3000,
+                settings=("train.epochs=1", "judge.baselines=[copy]"),
+            ),
+            "lafand_en_lug": Set("lafand_en_lug", limit=3000, settings=(*ALL_WEIGHTS, "judge.baselines=[copy]")),
+            "scitldr_a": Set("scitldr_a", limit=600, settings=(*ALL_WEIGHTS, "judge.baselines=[lead]")),
+        },
+        (
+            "bench/peers/writing.py", "src/tunesmith/tasks/sequence_to_sequence.py",
+            "src/tunesmith/tasks/text_metrics.py", "src/tunesmith/models/generators.py",
+        ),
+        told=lambda recipe: [
+            "--max-length", recipe.train.max_length, "--prompt", recipe.task.prompt,
+            "--longest-output", recipe.task.longest_output,
+        ],
+    ),
+    "similarity": Group(
+        "bench.peers.similarity",
+        {"stsb_en": Set("stsb_en", settings=("task=sentence-similarity", "data.columns={}"))},
+        (
+            "bench/peers/similarity.py", "src/tunesmith/tasks/sentence_similarity.py",
+            "src/tunesmith/models/encoders.py",
+        ),
     ),
 }  # fmt: skip
 
@@ -160,14 +211,16 @@ def both_sides(name: str, group: Group, folder: Path, seed: int, threads: int, c
                 done[side] = keep(shared | {"side": side} | ours(one, folder, place / side, seed, threads, extra))
         if PEER not in done:
             recipe = done["tunesmith"]["recipe"]
-            done[PEER] = keep(shared | {"side": PEER} | peers(group.peer, recipe, place, seed, threads))
+            done[PEER] = keep(shared | {"side": PEER} | peers(group, recipe, place, seed, threads))
     return list(done.values())
 
 
 def data_key(one: Set, folder: Path) -> str:
     """Hash a set's files, so that a changed set is trained anew."""
     place = folder / one.train
-    files = sorted(place.glob("*.jsonl")) if place.is_dir() else [place, *([folder / one.test] if one.test else [])]
+    files = [place, *([folder / one.test] if one.test else [])]
+    if place.is_dir():
+        files = sorted(place.glob("*.jsonl")) or sorted(file for file in place.rglob("*") if file.is_file())
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
 
@@ -222,10 +275,10 @@ def resolved(run: Path) -> dict:
     return read_recipe(run / "recipe.yaml").model_dump(mode="json")
 
 
-def peers(peer: str, recipe: dict, place: Path, seed: int, threads: int) -> dict:
+def peers(group: Group, recipe: dict, place: Path, seed: int, threads: int) -> dict:
     """The Trainer on the rows our recipe trains on, with its rate, batch, epochs, schedule and limit of length."""
     import tunesmith.data.loading as loading
-    from bench.sides import Workload
+    from tunesmith.models.references import find_base
     from tunesmith.recipe import Recipe
 
     if recipe["method"]["kind"] != "full":
@@ -236,14 +289,16 @@ def peers(peer: str, recipe: dict, place: Path, seed: int, threads: int) -> dict
     for split in ("train", "test"):
         rows = [{column.name: row.get(column.name) for column in read.task.columns} for row in getattr(splits, split)]
         written = ({key: value for key, value in row.items() if value is not None} for row in rows)
-        (place / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in written), encoding="utf-8")
-    train, base = read.train, Workload(package=read.model.removeprefix("package:")).model()
+        (place / f"{split}.jsonl").write_text(
+            "".join(json.dumps(row, default=str) + "\n" for row in written), encoding="utf-8"
+        )
+    train, base = read.train, find_base(read.model).folder  # converted where a package holds another format
     told = [
-        sys.executable, "-m", peer, "--model", base,
+        sys.executable, "-m", group.peer, "--model", base,
         "--train", place / "train.jsonl", "--test", place / "test.jsonl", "--target", target,
         "--epochs", train.epochs, "--seed", seed, "--threads", threads, "--batch-size", train.batch_size,
         "--learning-rate", train.learning_rate, "--warmup-ratio", train.warmup_ratio,
-        "--weight-decay", train.weight_decay, "--max-grad-norm", train.max_grad_norm, "--max-length", train.max_length,
+        "--weight-decay", train.weight_decay, "--max-grad-norm", train.max_grad_norm, *group.told(read),
     ]  # fmt: skip
     outcome = harness.run(PEER, list(map(str, told)), {"OMP_NUM_THREADS": str(threads)})
     golds = [row[target] for row in splits.test]
@@ -253,65 +308,6 @@ def peers(peer: str, recipe: dict, place: Path, seed: int, threads: int) -> dict
         "train_seconds": sum(outcome.answer["seconds"]),
         "seconds": outcome.seconds,
     }
-
-
-def one_label(golds: list[str], told: dict) -> dict[str, float]:
-    """Accuracy, of all levels and of the first, and macro-F1, by scikit-learn."""
-    from sklearn.metrics import accuracy_score, f1_score
-
-    names, logits_RC = told["names"], np.asarray(told["outputs"])
-    answers = [names[c] for c in logits_RC.argmax(axis=1)]
-    first = [[value.split("/")[0] for value in values] for values in (golds, answers)]
-    found = {"accuracy": accuracy_score(golds, answers), "macro_f1": f1_score(golds, answers, average="macro")}
-    is_path = any("/" in name for name in names)
-    return found | ({"accuracy_level_1": accuracy_score(*first)} if is_path else {})
-
-
-def many_labels(golds: list[list[str]], told: dict) -> dict[str, float]:
-    """F1 at a threshold of one half and mean average precision, by scikit-learn."""
-    from sklearn.metrics import average_precision_score, f1_score
-
-    names, logits_RC = told["names"], np.asarray(told["outputs"])
-    unknown = sorted({name for gold in golds for name in gold} - set(names))  # never given, and so missed
-    logits_RC = np.hstack([logits_RC, np.full((len(golds), len(unknown)), -1e9)])
-    gold_RC = np.array([[name in gold for name in [*names, *unknown]] for gold in golds])
-    seen = gold_RC.any(axis=0)
-    return {
-        "micro_f1": f1_score(gold_RC, logits_RC > 0, average="micro"),
-        "macro_f1": f1_score(gold_RC[:, seen], logits_RC[:, seen] > 0, average="macro", zero_division=0),
-        "mean_average_precision": average_precision_score(gold_RC[:, seen], logits_RC[:, seen], average="macro"),
-    }
-
-
-def number(golds: list[float], told: dict) -> dict[str, float]:
-    """Correlations, by scipy."""
-    from scipy.stats import pearsonr, spearmanr
-
-    guesses = np.asarray(told["outputs"])[:, 0]
-    return {"spearman": float(spearmanr(golds, guesses)[0]), "pearson": float(pearsonr(golds, guesses)[0])}
-
-
-def entities(golds: list[list[str]], told: dict) -> dict[str, float]:
-    """Strict precision, recall and F1 of entities, by nervaluate."""
-    from nervaluate import Evaluator
-
-    kinds = sorted({tag[2:] for tags in golds for tag in tags if tag != "O"})
-    strict = Evaluator(golds, told["tags"], tags=kinds, loader="list").evaluate()["overall"]["strict"]
-    return {f"entity_{name}": getattr(strict, name) for name in ("f1", "precision", "recall")}
-
-
-def answers(golds: list[dict], told: dict) -> dict[str, float]:
-    """Exact match and F1 as SQuAD has them (a law of ours holds these two functions against its definition)."""
-    from tunesmith.tasks.question_answering import exact_of, f1_of
-
-    pairs = [(text, gold["texts"]) for text, gold in zip(told["texts"], golds, strict=True)]
-    return {
-        "answer_f1": float(np.mean([f1_of(text, gold) for text, gold in pairs])),
-        "exact_match": float(np.mean([exact_of(text, gold) for text, gold in pairs])),
-    }
-
-
-SCORES = {"label": one_label, "labels": many_labels, "score": number, "tags": entities, "answers": answers}
 
 
 def judge(lines: list[dict]) -> dict:

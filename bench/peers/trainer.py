@@ -62,8 +62,9 @@ class CountingCollator:
     def __call__(self, features: list[dict]) -> dict:
         batch = self.pad(features)
         self.rows.append(len(features))
-        self.tokens.append(sum(len(feature["input_ids"]) for feature in features))
-        self.places.append(batch["input_ids"].numel())
+        # Images have no tokens; pairs of texts that are read apart are not counted.
+        self.tokens.append(sum(len(feature.get("input_ids", ())) for feature in features))
+        self.places.append(batch["input_ids"].numel() if "input_ids" in batch else 0)
         return batch
 
 
@@ -84,8 +85,8 @@ def answer(options: argparse.Namespace, work: Callable[[argparse.Namespace, str]
     print(json.dumps(told))
 
 
-def parse(targets: Sequence[str] = tuple(PROBLEMS)) -> argparse.Namespace:
-    """Read the arguments."""
+def parse(targets: Sequence[str] = tuple(PROBLEMS), **more: type) -> argparse.Namespace:
+    """Read the arguments; `more` are further ones, all of them required, by name and type."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", required=True, help="folder of the base model")
     parser.add_argument("--train", required=True, type=Path, help="JSON lines with text (text_pair) and the target")
@@ -104,6 +105,8 @@ def parse(targets: Sequence[str] = tuple(PROBLEMS)) -> argparse.Namespace:
     parser.add_argument("--weight-decay", type=float, default=0.01)
     parser.add_argument("--max-grad-norm", type=float, default=1.0)
     parser.add_argument("--max-length", type=int, default=128)
+    for name, kind in more.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=kind, required=True)
     return parser.parse_args()
 
 
