@@ -127,7 +127,7 @@ def _line(text: str, answer: Mapping[str, Any]) -> str:
     if answer.get("tokens") == 0:
         return f"no tokens to ask for  {text}"
     if "perplexity" in answer:
-        return f"perplexity {answer['perplexity']:.1f} ({answer['tokens']} tokens)  {text}"
+        return f"perplexity {answer['perplexity']:.4g} ({answer['tokens']:,} tokens)  {text}"
     labels, number = _answered(answer), answer["score"] if "score" in answer else answer["similarity"]
     return f"{labels}{'  ' if labels else ''}{number:.3f}  {text}"
 

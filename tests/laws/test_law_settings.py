@@ -15,7 +15,7 @@ from workbench import recipe_of, run_tiny
 
 import tiny
 from tunesmith.checking import check
-from tunesmith.errors import DataError, RecipeError, TunesmithError
+from tunesmith.errors import DataError, ModelError, RecipeError, TunesmithError
 from tunesmith.folder import RunFolder, lines, read_json
 from tunesmith.open import Run
 from tunesmith.recipe import Machine, Recipe, TextClassification
@@ -296,7 +296,7 @@ TABLE: dict[str, Row] = {
         ),
         common={"method": "head"},
     ),
-    "task.language-modeling.objective": Row({"task": {**GAPS, "objective": "causal"}}, weights, common=gaps),
+    "task.language-modeling.objective": Row({"task": {**GAPS, "objective": "causal"}}, refuses(ModelError), gaps),
     "task.language-modeling.mask_share": Row({"task": {**GAPS, "mask_share": 0.5}}, weights, common=gaps),
     "task.language-modeling.mask_words": Row({"task": {**GAPS, "mask_words": True}}, weights, common=gaps),
     "task.language-modeling.add_tokens": Row(

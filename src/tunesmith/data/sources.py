@@ -247,7 +247,7 @@ def describe_file(name: str, wanted: Wanted | None = None, split: str = "train")
     if name.startswith(HUB):
         return RowFile(Path(name), "hub", wanted=names, split=split)
     path = Path(name)
-    if path.is_dir() and holds_images(path):
+    if os.path.isdir(path) and holds_images(path):  # of a name that is none it says no, where a Path raises
         return RowFile(path, "folder", wanted=names)
     require_regular(path)
     kind, packed = kind_of(path)

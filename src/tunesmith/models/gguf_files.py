@@ -27,7 +27,12 @@ def unpacked(file: Path) -> Path:
         ModelError: the package `gguf` is not installed, or the file is damaged or of an unknown architecture.
         ResourceError: no room in the cache.
     """
-    return kept(f"gguf-{sha256(file)[:16]}", partial(_unpack, file), BYTES_FOR_EACH * file.stat().st_size)
+    return kept(f"gguf-{sha256(file)[:16]}", partial(_open_and_unpack, file), BYTES_FOR_EACH * file.stat().st_size)
+
+
+def _open_and_unpack(file: Path, folder: Path) -> None:
+    with safety.opening(file):
+        _unpack(file, folder)
 
 
 def _unpack(file: Path, folder: Path) -> None:
@@ -38,12 +43,11 @@ def _unpack(file: Path, folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    with safety.opening(file):
-        named = {"gguf_file": file.name, "local_files_only": True}
-        AutoTokenizer.from_pretrained(file.parent, **named).save_pretrained(folder)
-        model = AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.float32, **named)
-        model.hf_quantizer = None
-        del model.config.quantization_config
-        model.save_pretrained(folder)
-        config = read_json(folder / "config.json")
-        write_json(folder / "config.json", {key: value for key, value in config.items() if not key.startswith("_")})
+    named = {"gguf_file": file.name, "local_files_only": True}
+    AutoTokenizer.from_pretrained(file.parent, **named).save_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.float32, **named)
+    model.hf_quantizer = None
+    del model.config.quantization_config
+    model.save_pretrained(folder)
+    config = read_json(folder / "config.json")
+    write_json(folder / "config.json", {key: value for key, value in config.items() if not key.startswith("_")})
