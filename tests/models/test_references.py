@@ -264,7 +264,6 @@ def test_a_run_with_weights_of_its_own_needs_its_base_no_more(finished_run: Any,
     assert Run(tmp_path / "run").predict(["where is my card"])
 
 
-@pytest.mark.filterwarnings("ignore:The PEFT config's `base_model_name_or_path` was renamed")
 def test_a_chain_of_adapters_is_held_against_each_run(
     own_base: tuple[Path, Path], tiny_data: Path, tmp_path: Path
 ) -> None:

@@ -39,7 +39,6 @@ class LoraTuning:
             target_modules=targets,
             fan_in_fan_out=isinstance(loaded.model.get_submodule(targets[0]), Conv1D),
             modules_to_save=list(heads) or None if loaded.head_is_new else None,
-            base_model_name_or_path=loaded.base.reference,
             revision=loaded.base.revision,
             bias="none",
         )
@@ -59,6 +58,10 @@ class LoraTuning:
             if _is_linear(module) and not layers.under(name, heads)
         ]
         asked = self.settings.target_modules
+        if not linear:
+            raise ModelError(
+                "method: lora: this model has no linear layers", loaded.base.reference, "use another method"
+            )
         if isinstance(asked, str):
             return linear
         unknown = [end for end in asked if not any(_ends_with(name, end) for name in linear)]
