@@ -219,8 +219,7 @@ class Frequencies:
     def fit(cls, task: Any, processor: Any, examples: Sequence[Example]) -> Frequencies:
         counts_C = np.ones(len(processor))
         for example in examples:
-            np.add.at(counts_C, np.asarray(example["input_ids"]), 1.0)
-        counts_C[processor.all_special_ids] = 1.0  # they are never asked for
+            np.add.at(counts_C, np.asarray(example["input_ids"])[task.askable(example, processor)], 1.0)
         return cls(task, processor, counts_C)
 
     def predict(self, rows: Sequence[Row], examples: Sequence[Example]) -> list[np.ndarray]:

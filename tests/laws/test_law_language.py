@@ -216,6 +216,19 @@ def test_frequencies_are_those_of_the_training_texts(bases: Bases) -> None:
     assert found[2] <= sum(counts[token] == best for token in asked)
 
 
+def test_frequencies_count_what_can_be_asked_for(bases: Bases) -> None:
+    """What ends a text is asked of a model that goes on with it; what begins it is not."""
+    task = tasks.build(LanguageModeling(objective="causal"))
+    processor = load_tokenizer(bases("bert+masked"))
+    [example] = task.encode([Row({"text": "my card"}, "f", 1)], processor, Limit(64, "windows"))
+    ids = example["input_ids"]
+    assert ids[0] == processor.cls_token_id and ids[-1] == processor.sep_token_id
+    counts = Frequencies.fit(task, processor, [example]).counts_C
+    assert counts[processor.cls_token_id] == 1 and counts[processor.sep_token_id] == 2
+    asked = task.collate([example], processor)["asked"][0].tolist()
+    assert asked == [NOT_ASKED, *ids[1:]]
+
+
 @pytest.mark.parametrize("family", ["bert+masked", "roberta+masked", "distilbert+masked", "llama+causal"])
 def test_new_tokens_begin_as_the_mean_of_their_pieces(bases: Bases, family: str, tmp_path: Path) -> None:
     """Embedding, output and bias; the word is one token then, saved and opened again, and adding it again adds none."""

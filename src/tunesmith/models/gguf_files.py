@@ -43,6 +43,9 @@ def _unpack(file: Path, folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    from tunesmith.models.heads import quiet_library  # here, since heads are read from bases, and bases from here
+
+    quiet_library()
     named = {"gguf_file": file.name, "local_files_only": True}
     AutoTokenizer.from_pretrained(file.parent, **named).save_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.float32, **named)

@@ -131,22 +131,32 @@ class LanguageModeling(UsualTask):
         batch["owner"] = torch.repeat_interleave(torch.arange(len(examples)), torch.tensor(many))
         return batch
 
+    def askable(self, example: Example, processor: Any) -> np.ndarray:
+        """(T,) which tokens of a text may be asked for: each that something stands before; of gaps each that is no mark
+        of the tokenizer's own (an unknown word is a word)."""
+        ids = np.asarray(example["input_ids"], dtype=np.int64)
+        if self.settings.objective == "causal":
+            found = np.ones(len(ids), dtype=bool)
+            found[[0, *np.cumsum(_windows_of(example))[:-1]]] = False
+            return found
+        marks = [number for number in processor.all_special_ids if number != processor.unk_token_id]
+        return ~np.isin(ids, marks)
+
     def _question(self, example: Example, processor: Any) -> tuple[np.ndarray, np.ndarray]:
         """What the model sees of a text, and what it is asked for, window behind window."""
         ids = np.asarray(example["input_ids"], dtype=np.int64)
         asked = np.full_like(ids, NOT_ASKED)
         ends = np.cumsum(_windows_of(example))
+        may_be_asked = self.askable(example, processor)
         if self.settings.objective == "causal":
-            asked[:] = ids
-            asked[[0, *ends[:-1]]] = NOT_ASKED  # nothing stands before it
+            asked[may_be_asked] = ids[may_be_asked]
             return ids, asked
         draw: Any = example.get("draw", [zlib.crc32(ids.tobytes())])
-        special_ids = [number for number in processor.all_special_ids if number != processor.unk_token_id]
-        source, special = np.random.default_rng(draw), np.isin(ids, special_ids)  # an unknown word is a word
+        source = np.random.default_rng(draw)
         seen = ids.copy()
         words = np.asarray(example["words"]) if "words" in example else np.arange(len(ids))
         for begin, end in zip([0, *ends[:-1]], ends, strict=True):
-            places = begin + np.flatnonzero(~special[begin:end])
+            places = begin + np.flatnonzero(may_be_asked[begin:end])
             units = np.unique(words[places])
             if not len(units):
                 continue
