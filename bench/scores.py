@@ -75,6 +75,16 @@ def written(golds: list[list[str]], told: dict) -> dict[str, float]:
     }
 
 
+def expected(golds: list[str], told: dict) -> dict[str, float]:
+    """The mean log-probability (nats) of all tokens asked for, and perplexity."""
+    loss, tokens, right = np.sum(told["sums"], axis=0)
+    return {
+        "log_likelihood": float(-loss / tokens),
+        "perplexity": float(np.exp(loss / tokens)),
+        "token_accuracy": float(right / tokens),
+    }
+
+
 SCORES = {
     "label": one_label,
     "labels": many_labels,
@@ -82,4 +92,5 @@ SCORES = {
     "tags": entities,
     "answers": answers,
     "target": written,
+    "text": expected,
 }

@@ -16,9 +16,11 @@ if TYPE_CHECKING:
     from tunesmith.open import Run
     from tunesmith.preflight import Note
     from tunesmith.recipe import (
+        BitFit,
         Data,
         Deploy,
         Full,
+        GradualUnfreezing,
         Head,
         Judge,
         LastLayers,
@@ -30,9 +32,11 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "BitFit",
     "Data",
     "Deploy",
     "Full",
+    "GradualUnfreezing",
     "Head",
     "Judge",
     "LastLayers",

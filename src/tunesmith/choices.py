@@ -14,6 +14,7 @@ from tunesmith.devices import Devices, memory_bytes
 from tunesmith.models.references import Base
 from tunesmith.recipe import Recipe
 from tunesmith.recipe.methods import KINDS as METHOD_KINDS
+from tunesmith.recipe.methods import Head
 from tunesmith.recipe.tasks import KEEP_THEIR_HEAD
 
 HOWARD = "Howard and Ruder 2018, arXiv:1801.06146"
@@ -22,9 +23,6 @@ HU = "Hu et al. 2021, arXiv:2106.09685"
 FULL_RATES = ((50e6, 2e-4), (150e6, 5e-5), (400e6, 3e-5), (math.inf, 1e-5))
 """Highest rate for full fine-tuning by parameters of the base: the field's 1e-5..5e-5 for base-size models and
 above, more for small ones."""
-
-RATE_FACTORS = {"full": 1.0, "last-layers": 2.0, "head": 20.0, "lora": 10.0}
-"""Fewer moving weights take higher rates; LoRA's convention is about ten times that of full fine-tuning."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +107,8 @@ def choose(
     if recipe.method.kind == "auto":
         recipe = _with_method(recipe, choices, len(splits.train), parameters, devices)
     steps_per_epoch = math.ceil(len(splits.train) / recipe.train.batch_size)
-    rate = next(rate for limit, rate in FULL_RATES if parameters < limit) * RATE_FACTORS[recipe.method.kind]
+    full_rate = next(rate for limit, rate in FULL_RATES if parameters < limit)
+    rate = full_rate * recipe.method.facts.rate_factor
     open_choices: list[tuple[str, Any, str]] = [
         ("judge.primary", task.primary(splits.train), "the task's convention"),
         ("train.learning_rate", rate, f"method {recipe.method.kind}, base of {parameters / 1e6:.1f} M parameters"),
@@ -125,6 +124,7 @@ def choose(
     open_choices += [("train.max_length", longest, "the most that the model takes")] * bool(recipe.task.long_texts)
     if recipe.method.kind == "lora":
         open_choices.append(("method.alpha", 2 * recipe.method.rank, "twice the rank"))
+    recipe = _with_head_first(recipe, choices, full_rate)
     changes: dict[str, dict[str, Any]] = {}
     for key, value, why in open_choices:
         section, _, name = key.partition(".")
@@ -136,6 +136,15 @@ def choose(
             choices.append(Choice(key, value, why))
     sections = {section: getattr(recipe, section).but(**values) for section, values in changes.items()}
     return recipe.but(**sections), choices
+
+
+def _with_head_first(recipe: Recipe, choices: list[Choice], full_rate: float) -> Recipe:
+    first = getattr(recipe.method, "head_first", None)
+    if first is None or first.learning_rate != "auto":
+        return recipe
+    rate = full_rate * Head.facts.rate_factor
+    choices.append(Choice("method.head_first.learning_rate", rate, "that of method head"))
+    return recipe.but(method=recipe.method.but(head_first=first.but(learning_rate=rate)))
 
 
 def _with_method(recipe: Recipe, choices: list[Choice], rows: int, parameters: int, devices: Devices) -> Recipe:
@@ -157,4 +166,9 @@ def total_steps(recipe: Recipe, num_rows: int) -> int:
     """Optimizer steps of the whole course."""
     if recipe.train.steps is not None:
         return recipe.train.steps
-    return max(1, round(recipe.train.epochs * math.ceil(num_rows / recipe.train.batch_size)))
+    return steps_of(recipe.train.epochs, num_rows, recipe.train.batch_size)
+
+
+def steps_of(epochs: float, num_rows: int, batch_size: int) -> int:
+    """Optimizer steps of so many passes over so many rows."""
+    return max(1, round(epochs * math.ceil(num_rows / batch_size)))

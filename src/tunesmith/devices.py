@@ -56,12 +56,15 @@ class Devices:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, dtype=self.compute)
 
-    def wrap(self, model: nn.Module) -> nn.Module | None:
-        """The model behind DistributedDataParallel if there are several processes; None if this is the only one."""
+    def wrap(self, model: nn.Module, some_wait: bool = False) -> nn.Module | None:
+        """The model behind DistributedDataParallel if there are several processes; None if this is the only one.
+        `some_wait`: there are steps in which not all that moves gets a gradient."""
         if self.world_size == 1:
             return None
         ids = [self.device.index] if self.device.type == "cuda" else None
-        return nn.parallel.DistributedDataParallel(model, device_ids=ids, broadcast_buffers=False)
+        return nn.parallel.DistributedDataParallel(
+            model, device_ids=ids, broadcast_buffers=False, find_unused_parameters=some_wait
+        )
 
     def gradients_kept(self, entry: nn.Module | None, last: bool) -> contextlib.AbstractContextManager[object]:
         """Around each backward: gradients are exchanged in the last micro-batch of a step only."""

@@ -18,6 +18,7 @@ from tunesmith.errors import Interrupted, NumbersError
 from tunesmith.evaluation import Score, as_predictions, mean_loss, predict, score
 from tunesmith.folder import RunFolder, append, lines, write_lines
 from tunesmith.loop import Course, Step, make_optimizer, train
+from tunesmith.methods.contract import Span
 from tunesmith.models.loaded import Loaded
 from tunesmith.recipe import Recipe
 from tunesmith.rewrites import rewritten
@@ -84,6 +85,7 @@ class Phase:
     Attributes:
         place: where its checkpoints go.
         held: validation rows and their encoding; None for a phase that is not judged (refit).
+        method, learning_rate: in place of the recipe's.
     """
 
     name: str
@@ -91,6 +93,8 @@ class Phase:
     examples: Sequence[Example]
     steps: int
     held: tuple[Sequence[Row], Sequence[Example]] | None
+    method: Any = None
+    learning_rate: float | None = None
 
 
 @dataclass
@@ -119,18 +123,22 @@ class Fit:
         """
         settings = self.recipe.train
         assert isinstance(settings.learning_rate, float | int)
-        optimizer = make_optimizer(self.loaded, self.method, settings.learning_rate, settings.weight_decay)
-        progress = self._pick_up(phase, optimizer)
         order = Order(len(phase.examples), settings.batch_size, self.recipe.seed)
+        method = phase.method or self.method
+        method.begin(self.loaded, Span(phase.steps, order.steps_per_epoch, self.recipe.seed))
+        optimizer = make_optimizer(
+            self.loaded, method, phase.learning_rate or settings.learning_rate, settings.weight_decay
+        )
+        progress = self._pick_up(phase, optimizer)
         course = Course(
             phase.steps, settings.warmup_ratio, settings.lr_scheduler, settings.max_grad_norm, self.recipe.seed
         )
         if progress.ended:
             return progress
-        self.loaded.entry = self.devices.wrap(self.loaded.model)
+        self.loaded.entry = self.devices.wrap(self.loaded.model, method.some_wait)
         self.stop.gently = True
         steps = train(
-            self.loaded, self.method, self.task, phase.examples, order, course, optimizer, self.devices, progress.step
+            self.loaded, method, self.task, phase.examples, order, course, optimizer, self.devices, progress.step
         )
         try:
             with rewritten(self.loaded, self.rewrites):

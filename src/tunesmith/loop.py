@@ -21,9 +21,9 @@ from tunesmith.tasks.contract import Draw, Example, length_of, tokens_of
 
 @dataclass(frozen=True)
 class Step:
-    """What happened in one optimizer step. `loss` is the mean over the whole batch and all ranks, as it was used;
-    `grad_norm` is the norm before clipping; `tokens` are real ones, never padding;
-    `metrics` are the task's own, over the same rows."""
+    """What happened in one optimizer step. `loss` is the task's, the mean over the whole batch and all ranks, as it was
+    used; `learning_rate` is the highest of all weights'; `grad_norm` is the norm before clipping; `tokens` are real
+    ones, never padding; `metrics` are the task's own, over the same rows, and `pull` is what a method adds."""
 
     number: int
     epoch: float
@@ -61,6 +61,8 @@ class Course:
 
     def rate(self, step: int) -> float:
         """The share of the highest rate at `step` (1-based): a pure function, so nothing of it is saved."""
+        if self.lr_scheduler == "slanted-triangular":
+            return self._slanted(step)
         warmup = math.ceil(self.warmup_ratio * self.steps)
         if step <= warmup:
             return step / (warmup + 1)
@@ -70,6 +72,18 @@ class Course:
         if self.lr_scheduler == "cosine":
             return 0.5 * (1.0 + math.cos(math.pi * progress))
         return 1.0 - progress
+
+    def _slanted(self, step: int) -> float:
+        """Howard and Ruder 2018, arXiv:1801.06146, section 3.2, its `t` counted from 0: up in a line to the peak at the
+        `cut`, down in a line; never below 1 / 32 of the peak."""
+        cut = max(1, math.floor(self.warmup_ratio * self.steps))
+        t = step - 1
+        p = t / cut if t < cut else 1 - (t - cut) / max(1, self.steps - cut)
+        return (1 + p * (LOWEST_RATIO - 1)) / LOWEST_RATIO
+
+
+LOWEST_RATIO = 32
+"""How many times the peak's rate is that of the start in a slanted triangle; the paper's number."""
 
 
 def make_optimizer(loaded: Loaded, method: Any, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
@@ -99,15 +113,15 @@ def train(
     for number in range(start + 1, course.steps + 1):
         began = time.perf_counter()
         seed_everything(course.seed, number, devices.rank)
-        method.on_step(loaded, number)
         rows, epoch = order.rows_of(number), (number - 1) // order.steps_per_epoch
         factor = course.rate(number)
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * factor
         with machine_errors_named():
             batch = [task.drawn(examples[row], Draw(course.seed, epoch, row)) for row in rows]
-            loss, count, metrics = _backward(loaded, task, batch, devices)
-            norm = _finish_gradients(parameters, devices.world_size / count, course.max_grad_norm)
+            with method.at_step(loaded, number):
+                loss, count, metrics = _backward(loaded, task, batch, devices)
+            pull, norm = _finish_gradients(loaded, method, parameters, devices.world_size / count, course.max_grad_norm)
             if not (math.isfinite(loss) and math.isfinite(norm)):
                 raise _not_finite(loss, norm, number, rows)
             optimizer.step()
@@ -116,12 +130,12 @@ def train(
             number=number,
             epoch=order.epoch_of(number),
             loss=loss / count,
-            learning_rate=optimizer.param_groups[0]["lr"],
+            learning_rate=max(group["lr"] for group in optimizer.param_groups),
             grad_norm=norm,
             rows=len(rows),
             tokens=sum(tokens_of(example) for example in batch),
             seconds=time.perf_counter() - began,
-            metrics={name: value / count for name, value in metrics.items()},
+            metrics={name: value / count for name, value in metrics.items()} | ({"pull": pull} if pull else {}),
         )
 
 
@@ -157,14 +171,21 @@ def _backward(
     return total, count or 1.0, dict(zip(metrics, sums, strict=True))
 
 
-def _finish_gradients(parameters: Sequence[torch.nn.Parameter], scale: float, max_norm: float | None) -> float:
-    """Turn summed gradients into the mean and clip them, in one pass over the memory. Returns the mean's norm."""
+def _finish_gradients(
+    loaded: Loaded, method: Any, parameters: Sequence[torch.nn.Parameter], scale: float, max_norm: float | None
+) -> tuple[float, float]:
+    """Turn summed gradients into the mean, add what the method pulls by, and clip: in one pass over the memory where
+    nothing pulls. Returns the pull's value, and the norm before clipping."""
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    pull = 0.0
+    if method.pulls:
+        torch._foreach_mul_(gradients, scale)
+        pull, scale = method.pull(loaded), 1.0
     norm = float(torch.nn.utils.get_total_norm(gradients)) * scale
     if max_norm is not None and norm > max_norm:
         scale *= max_norm / (norm + 1e-6)
     torch._foreach_mul_(gradients, scale)
-    return norm
+    return pull, norm
 
 
 def _not_finite(loss: float, norm: float, step: int, rows: Sequence[int]) -> NumbersError:

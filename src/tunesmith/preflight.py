@@ -31,8 +31,6 @@ FREE_SPACE_FACTOR = 1.2
 TRUNCATED_WARNING = 0.05
 NAMED_PLACES = 1000
 
-USUAL_RATES = {"full": (1e-6, 1e-3), "last-layers": (1e-6, 2e-3), "head": (1e-5, 5e-2), "lora": (1e-5, 5e-3)}
-
 
 @dataclass(frozen=True)
 class Note:
@@ -220,14 +218,14 @@ def _on_lengths(recipe: Recipe, lengths: Mapping[str, Lengths]) -> Iterator[Note
 def _on_settings(recipe: Recipe, trainable: int) -> Iterator[Note]:
     rate = recipe.train.learning_rate
     assert isinstance(rate, float | int)
-    low, high = USUAL_RATES[recipe.method.kind]
+    low, high = recipe.method.facts.usual_rates
     if rate == 0:
         yield Note(
             "rate-zero", "stop", "the learning rate is 0: nothing would move", remedy="train.learning_rate: auto"
         )
     elif not low <= rate <= high:
         message = f"a learning rate of {rate:g} is outside the usual {low:g} to {high:g} for {recipe.method.kind}"
-        source = HU if recipe.method.kind == "lora" else DEVLIN
+        source = recipe.method.facts.source
         yield Note("rate-unusual", "warn", message, remedy="train.learning_rate: auto", source=source)
     if trainable == 0:
         yield Note("nothing-moves", "stop", "no weight would move", remedy="choose another method or its layers")

@@ -21,6 +21,7 @@ from tunesmith.devices import Devices, seed_everything
 from tunesmith.errors import DataError, Fault, ModelError, ResourceError
 from tunesmith.fitting import Voice
 from tunesmith.lengths import Lengths, count_lengths
+from tunesmith.methods.head_first import require_new_head
 from tunesmith.models.layers import count_parameters
 from tunesmith.models.loaded import Loaded
 from tunesmith.models.references import Base, find_base
@@ -99,6 +100,8 @@ def settle(recipe: Recipe, material: Material, devices: Devices, voice: Voice, r
     require_positions(recipe, loaded)
     rewrites.require_fitting(recipe.train.rewrites, loaded)
     method = methods.build(recipe.method)
+    if getattr(recipe.method, "head_first", None):
+        require_new_head(loaded)
     apply_method(method, loaded, recipe.seed, devices)
     return Start(recipe, devices, splits, task, method, base, loaded, task_choices + choices)
 

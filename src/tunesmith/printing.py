@@ -192,7 +192,7 @@ def list_kinds(what: str) -> list[dict[str, str]] | None:
     """Rows of {"kind", "about"}; None for an unknown list."""
     from tunesmith.recipe import methods, tasks
 
-    tables = {"methods": methods.KINDS, "tasks": tasks.KINDS}
+    tables: dict[str, Mapping[str, type[Any]]] = {"methods": methods.KINDS, "tasks": tasks.KINDS}
     if what == "models":
         return [{"kind": f"package:{name}", "about": about} for name, about in KNOWN_PACKAGES.items() if _has(name)]
     if what not in tables:

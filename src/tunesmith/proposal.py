@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith import folder as folders
-from tunesmith.choices import FULL_RATES, RATE_FACTORS, choose_method, count_base_parameters
+from tunesmith.choices import FULL_RATES, choose_method, count_base_parameters
 from tunesmith.data.columns import listing
 from tunesmith.data.files import kind_of
 from tunesmith.data.image_folders import holds_images
@@ -26,6 +26,7 @@ from tunesmith.models.safety import opening
 from tunesmith.recipe import is_path
 from tunesmith.recipe.classification import LABELS, SCORE, TextClassification
 from tunesmith.recipe.languages import language_of
+from tunesmith.recipe.methods import KINDS
 from tunesmith.recipe.reading import schema_line, to_yaml
 from tunesmith.recipe.tasks import KEEP_THEIR_HEAD, SPANS, TAGS, TOKENS
 from tunesmith.recipe.writing import Summarization, Translation
@@ -239,7 +240,7 @@ def _training(model: str, many: int, table: Table, found: Found) -> Iterator[Lin
     if parameters is None:
         yield Line("train.learning_rate", "auto", "by the size of the model, which is not here to be counted")
     else:
-        rate = next(rate for limit, rate in FULL_RATES if parameters < limit) * RATE_FACTORS[kind]
+        rate = next(rate for limit, rate in FULL_RATES if parameters < limit) * KINDS[kind].facts.rate_factor
         yield Line(
             "train.learning_rate", float(f"{rate:.3g}"), f"usual for {kind} on {parameters / 1e6:.1f} M parameters"
         )

@@ -12,7 +12,7 @@ from tunesmith import checkpoints, methods, tasks
 from tunesmith import folder as folders
 from tunesmith.checking import look_ahead
 from tunesmith.checkpoints import Progress
-from tunesmith.choices import total_steps
+from tunesmith.choices import steps_of, total_steps
 from tunesmith.data.handover import hand_over, take_over
 from tunesmith.data.loading import hash_of
 from tunesmith.devices import Devices, choose_devices, joined
@@ -20,6 +20,7 @@ from tunesmith.errors import CheckpointError, RecipeError
 from tunesmith.fitting import Fit, Phase, StopSignal, Voice, stop_signals
 from tunesmith.folder import RunFolder
 from tunesmith.judging import fit_baselines, judge_run, score_validation
+from tunesmith.methods.head_first import HeadAlone
 from tunesmith.models.layers import count_parameters
 from tunesmith.models.references import CARD, find_base
 from tunesmith.open import Run
@@ -29,6 +30,7 @@ from tunesmith.recipe.reading import read_recipe, write_recipe
 from tunesmith.report import manifest
 from tunesmith.report.writing import write_report
 from tunesmith.rewrites import try_out
+from tunesmith.tasks.contract import Example
 from tunesmith.trackers import Trackers, require_installed
 
 SILENT = Voice()
@@ -222,6 +224,7 @@ def _fit_and_take_best(fit: Fit, work: Work, folder: RunFolder) -> Progress:
     """Train, then put the best step's weights into the model."""
     fit.voice.stage("training")
     held = (work.splits.validation, work.examples["validation"])
+    _teach_head_first(fit, folder.checkpoints, work.examples["train"])
     progress = fit.run(Phase("fit", folder.checkpoints, work.examples["train"], work.steps, held))
     best = checkpoints.read(checkpoints.path_of(folder.checkpoints, progress.best_step))
     checkpoints.load_weights(best.path, work.loaded)
@@ -235,7 +238,18 @@ def _refit(fit: Fit, work: Work, folder: RunFolder, steps: int) -> None:
     work.loaded = fit.loaded = work.task.load(work.base, work.recipe.seed, work.devices.stored)
     apply_method(work.method, work.loaded, work.recipe.seed, work.devices)
     examples = [*work.examples["train"], *work.examples["validation"]]
+    _teach_head_first(fit, folder.checkpoints / "refit", examples)
     fit.run(Phase("refit", folder.checkpoints / "refit", examples, fit.devices.agree(steps), held=None))
+
+
+def _teach_head_first(fit: Fit, place: Path, examples: Sequence[Example]) -> None:
+    """Train the head alone on the frozen body for a while, where the recipe asks for that."""
+    first = getattr(fit.recipe.method, "head_first", None)
+    if first is not None:
+        steps = steps_of(first.epochs, len(examples), fit.recipe.train.batch_size)
+        fit.voice.say(f"the head first: {steps:,} steps")
+        name = "head" if place == fit.folder.checkpoints else f"{place.name}-head"
+        fit.run(Phase(name, place / "head", examples, steps, None, HeadAlone(), first.learning_rate))
 
 
 def _hand_over(work: Work, folder: RunFolder) -> None:
@@ -260,11 +274,13 @@ def _follow(folder: RunFolder, devices: Devices, stop: StopSignal) -> None:
     validation = take_over(folder.handover / "validation.safetensors")
     used = [trial["name"] for trial in record["rewrites"] if trial["used"]]
     fit = Fit(recipe, folder, devices, loaded, method, task, record["identity"], SILENT, stop, used)
+    _teach_head_first(fit, folder.checkpoints, train)
     fit.run(Phase("fit", folder.checkpoints, train, total_steps(recipe, len(train)), held=([], [])))
     if recipe.train.refit:
         fit.loaded = task.load(base, recipe.seed, devices.stored)
         apply_method(method, fit.loaded, recipe.seed, devices)
         place = folder.checkpoints / "refit"
+        _teach_head_first(fit, place, [*train, *validation])
         fit.run(Phase("refit", place, [*train, *validation], devices.agree(0), held=None))
     devices.wait()
 

@@ -7,7 +7,6 @@ from typing import Any, get_args
 
 import pytest
 
-from tunesmith import choices, preflight
 from tunesmith.baselines import Baseline
 from tunesmith.data import columns
 from tunesmith.folder import read_json
@@ -17,6 +16,7 @@ from tunesmith.recipe import Judge, methods, tasks
 from tunesmith.recipe.columns import Column
 from tunesmith.recipe.judge import BASELINES
 from tunesmith.recipe.reading import SCHEMA_FILE, schema
+from tunesmith.report.bibliography import BIBTEX, OF_OPTIONS
 from tunesmith.tasks import TASKS
 from tunesmith.tasks.contract import Prediction
 from tunesmith.tasks.targets import TARGETS
@@ -30,8 +30,11 @@ def test_kinds_are_the_keys_of_the_tables() -> None:
         for kind, settings in table.items():
             assert settings().kind == kind  # type: ignore[attr-defined]
             assert settings.__doc__
-    for table in (choices.RATE_FACTORS, preflight.USUAL_RATES):
-        assert set(table) == set(METHODS), "each method has its usual rates"
+    for kind in METHODS:
+        facts = methods.KINDS[kind].facts
+        assert facts.usual_rates[0] < 2e-4 * facts.rate_factor < facts.usual_rates[1], "`auto` is nothing unusual"
+        assert not facts.cited or facts.cited in BIBTEX
+    assert set(OF_OPTIONS.values()) <= set(BIBTEX)
 
 
 def test_every_baseline_can_be_fitted() -> None:

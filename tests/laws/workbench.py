@@ -18,12 +18,15 @@ from tunesmith import loop, methods, tasks
 from tunesmith.data.batches import Order
 from tunesmith.data.rows import Row
 from tunesmith.devices import Devices
+from tunesmith.methods.contract import Span
 from tunesmith.models.loaded import Loaded
 from tunesmith.models.references import find_base
 from tunesmith.open import Run
 from tunesmith.preparing import apply_method
 from tunesmith.recipe import (
+    BitFit,
     Full,
+    GradualUnfreezing,
     Head,
     ImageClassification,
     LanguageModeling,
@@ -46,6 +49,8 @@ EVERY_METHOD: dict[str, Settings] = {
     "full": Full(),
     "head": Head(),
     "last-layers": LastLayers(layers=1),
+    "gradual-unfreezing": GradualUnfreezing(until=0.5),
+    "bitfit": BitFit(),
     "lora": Lora(rank=4),
 }
 TASKS: dict[str, tuple[Settings, Callable[[int], list[dict[str, Any]]]]] = {
@@ -141,8 +146,9 @@ def train(
     after: Callable[[loop.Step], None] = lambda step: None,
 ) -> list[loop.Step]:
     """Train a bench by the real loop; `after` is called between steps."""
-    optimizer = loop.make_optimizer(bench.loaded, bench.method, learning_rate, weight_decay)
     order = Order(len(bench.examples), batch_size, seed)
+    bench.method.begin(bench.loaded, Span(steps, order.steps_per_epoch, seed))
+    optimizer = loop.make_optimizer(bench.loaded, bench.method, learning_rate, weight_decay)
     course = loop.Course(steps, warmup_ratio, lr_scheduler, max_grad_norm, seed)
     done = []
     for step in loop.train(

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from tunesmith.methods.freezing import FullTuning, HeadTuning, LastLayersTuning
 from tunesmith.methods.low_rank import LoraTuning
+from tunesmith.methods.own_weights import BiasTuning, FullTuning, GradualTuning, HeadTuning, LastLayersTuning
 from tunesmith.recipe.base import Settings
 
 METHODS: dict[str, Any] = {
     "full": FullTuning,
     "head": HeadTuning,
     "last-layers": LastLayersTuning,
+    "gradual-unfreezing": GradualTuning,
+    "bitfit": BiasTuning,
     "lora": LoraTuning,
 }
 

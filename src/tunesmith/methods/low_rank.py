@@ -3,21 +3,19 @@ with the adapters and the base is exactly the base; one that the base brought al
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from tunesmith.errors import ModelError
-from tunesmith.methods.contract import decay_groups
+from tunesmith.methods.contract import UsualMethod
 from tunesmith.models import layers, safety
 from tunesmith.models.loaded import Loaded
 from tunesmith.recipe.methods import Lora
 
 
-@dataclass
-class LoraTuning:
+class LoraTuning(UsualMethod):
     """W + (alpha / r) B A with B (out x r) zero and A (r x in) random at the start: r (in + out) numbers a layer.
 
     Source: Hu et al. 2021, arXiv:2106.09685.
@@ -25,12 +23,15 @@ class LoraTuning:
 
     settings: Lora
 
+    def __init__(self, settings: Lora) -> None:
+        self.settings = settings
+
     def apply(self, loaded: Loaded) -> Loaded:
         from peft import LoraConfig, get_peft_model
         from transformers.pytorch_utils import Conv1D
 
         alpha = 2 * self.settings.rank if self.settings.alpha == "auto" else self.settings.alpha
-        heads = _outermost(loaded)
+        heads = loaded.outer_heads
         targets = self._targets(loaded, heads)
         config = LoraConfig(
             r=self.settings.rank,
@@ -55,7 +56,7 @@ class LoraTuning:
         linear = [
             name
             for name, module in loaded.model.named_modules()
-            if _is_linear(module) and not layers.under(name, heads)
+            if layers.is_linear(module) and not layers.under(name, heads)
         ]
         asked = self.settings.target_modules
         if not linear:
@@ -72,12 +73,6 @@ class LoraTuning:
                 remedy=f"there are: {', '.join(endings)}",
             )
         return [name for name in linear if any(_ends_with(name, end) for end in asked)]
-
-    def groups(self, loaded: Loaded, learning_rate: float, weight_decay: float) -> list[dict[str, Any]]:
-        return decay_groups(loaded, learning_rate, weight_decay)
-
-    def on_step(self, loaded: Loaded, step: int) -> None:
-        return None
 
     def merge(self, loaded: Loaded) -> nn.Module:
         """The base with the updates added into its weights: a plain transformers model again."""
@@ -105,19 +100,6 @@ class LoraTuning:
                 loaded.model, str(folder), is_trainable=True, autocast_adapter_dtype=False
             )
         return loaded
-
-
-def _outermost(loaded: Loaded) -> tuple[str, ...]:
-    """Head modules that PEFT should train and keep as they are (a pooler is left to the body: it is pre-trained)."""
-    prefix = layers.body_prefix(loaded.model)
-    return tuple(name for name in loaded.head_names if not name.startswith(f"{prefix}."))
-
-
-def _is_linear(module: nn.Module) -> bool:
-    from transformers.pytorch_utils import Conv1D  # a linear layer whose weight lies the other way: GPT-2 has these
-
-    is_pointwise = isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1) and module.groups == 1
-    return isinstance(module, nn.Linear | Conv1D) or is_pointwise
 
 
 def _ends_with(name: str, end: str) -> bool:

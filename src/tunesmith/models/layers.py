@@ -51,6 +51,41 @@ def blocks(model: nn.Module) -> list[tuple[str, nn.Module]]:
     return found
 
 
+def depths(model: nn.Module, head_names: tuple[str, ...]) -> dict[str, int]:
+    """How far each parameter lies from the head: 0 for the head itself, 1 for the block nearest to it, and so on; what
+    comes before the first block (embeddings) is one further than that block. What lies between two blocks, or behind
+    the last one, belongs to the block before it."""
+    names = [name for name, _ in blocks(model)]
+    found: dict[str, int] = {}
+    depth = len(names) + 1
+    for name, _ in model.named_parameters():
+        if under(plain_name(name), head_names):
+            found[name] = 0
+            continue
+        inside = next((place for place, block in enumerate(names) if under(name, (block,))), None)
+        depth = depth if inside is None else len(names) - inside
+        found[name] = depth
+    return found
+
+
+_WRAPPED = "base_model.model."
+_SAVED_HEAD = ".modules_to_save.default"
+
+
+def plain_name(name: str) -> str:
+    """A parameter's name as the model has it without a wrapper of PEFT's around it."""
+    return name.removeprefix(_WRAPPED).replace(_SAVED_HEAD, "")
+
+
+def is_linear(module: nn.Module) -> bool:
+    """A linear layer, also one whose weight lies the other way (GPT-2 has these), or a convolution of one place: that
+    is linear, the same at every place."""
+    from transformers.pytorch_utils import Conv1D
+
+    is_pointwise = isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1) and module.groups == 1
+    return isinstance(module, nn.Linear | Conv1D) or is_pointwise
+
+
 def under(name: str, prefixes: tuple[str, ...]) -> bool:
     """Whether a parameter's or module's name lies under one of the given modules."""
     return any(name == prefix or name.startswith(f"{prefix}.") for prefix in prefixes)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from tunesmith.models import layers
 from tunesmith.models.references import Base
 
 
@@ -45,6 +46,16 @@ class Loaded:
 
     def __call__(self, **inputs: torch.Tensor) -> Any:
         return (self.entry or self.model)(**inputs)
+
+    @property
+    def outer_heads(self) -> tuple[str, ...]:
+        """Head modules beside the body (a pooler stands in it: it is pre-trained)."""
+        prefix = layers.body_prefix(getattr(self.model, "get_base_model", lambda: self.model)())
+        return tuple(name for name in self.head_names if not name.startswith(f"{prefix}."))
+
+    def is_new(self, name: str) -> bool:
+        """Whether a parameter of this name was drawn for the task, and did not come with the base."""
+        return self.head_is_new and layers.under(layers.plain_name(name), self.outer_heads)
 
     @property
     def device(self) -> torch.device:

@@ -12,16 +12,18 @@ from tunesmith.recipe.base import Settings
 from tunesmith.recipe.classification import Classification, ImageClassification, TextClassification
 from tunesmith.recipe.data import Data, with_paths
 from tunesmith.recipe.judge import Deploy, Judge, Machine
-from tunesmith.recipe.methods import Full, Head, LastLayers, Lora, Method
+from tunesmith.recipe.methods import BitFit, Full, GradualUnfreezing, Head, LastLayers, Lora, Method
 from tunesmith.recipe.tasks import LanguageModeling, QuestionAnswering, SentenceSimilarity, Task, TokenClassification
 from tunesmith.recipe.train import Train
 from tunesmith.recipe.writing import Summarization, Translation
 
 __all__ = [
+    "BitFit",
     "Classification",
     "Data",
     "Deploy",
     "Full",
+    "GradualUnfreezing",
     "Head",
     "ImageClassification",
     "Judge",

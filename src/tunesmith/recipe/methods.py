@@ -2,27 +2,105 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
-from tunesmith.recipe.base import Auto, KindOrMapping, PositiveInt, Settings, Share
+from tunesmith.recipe.base import Auto, HeldShare, KindOrMapping, PositiveInt, Settings, Share
+
+DEVLIN = "Devlin et al. 2019, arXiv:1810.04805"
 
 
-class Full(Settings):
+@dataclass(frozen=True)
+class Facts:
+    """What the rest of the program says of a kind of method.
+
+    Attributes:
+        words: what it is, in a clause.
+        rate_factor: its usual highest rate as a multiple of that of full fine-tuning: fewer moving weights take more.
+        usual_rates: the lowest and highest rate that nobody wonders at.
+        source: where it, or its usual rates, come from.
+        cited: the key of its paper among those that a manuscript can cite; "" for none.
+        is_adapter: whether its result is kept without the weights of the base.
+    """
+
+    words: str
+    rate_factor: float
+    usual_rates: tuple[float, float]
+    source: str = DEVLIN
+    cited: str = ""
+    is_adapter: bool = False
+
+
+class HeadFirst(Settings):
+    """The head alone learns for a while on the frozen body, before the method begins."""
+
+    epochs: Annotated[float, Field(gt=0, le=10_000)] = 5.0
+    """Passes over the training rows; the body has no backward pass in them, so each costs about a third of a full
+    one."""
+
+    learning_rate: Annotated[float, Field(gt=0, le=10)] | Auto = "auto"
+    """The highest rate of the head in them. `auto`: that of `method: head`."""
+
+
+def _as_head_first(value: Any) -> Any:
+    if value is True:
+        return {}
+    return {"epochs": value} if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+class MethodSettings(Settings):
+    """What all kinds of method have."""
+
+    facts: ClassVar[Facts]
+
+
+class Tuning(MethodSettings):
+    """What every method may be joined with that moves more than the head."""
+
+    layer_decay: Annotated[float, Field(ge=0.1, le=100)] | None = None
+    """Layers nearer the input move slower: each layer's rate is that of the layer above it divided by this (2.6 in
+    Howard and Ruder 2018, arXiv:1801.06146), or times this where it is below 1 (0.95 is the same as 1.053). The head
+    has the full rate. null: one rate for all."""
+
+    head_first: Annotated[HeadFirst, BeforeValidator(_as_head_first)] | None = None
+    """Let a new head learn on the frozen body before the method begins, so that what a random head says does not spoil
+    the body (Kumar et al. 2022, arXiv:2202.10054): `true`, a number of epochs, or both settings. null: all at once."""
+
+
+class OwnWeights(Tuning):
+    """Methods that move weights of the model itself, and may hold them to where they began."""
+
+    mixout: HeldShare | None = None
+    """At each step this share of the numbers of every linear layer that moves is replaced by those it began with, and
+    the rest scaled so that the mean stays (Lee et al. 2020, arXiv:1909.11299). null: none."""
+
+    l2_sp: Annotated[float, Field(gt=0)] | None = None
+    """Strength of a pull of the pre-trained weights towards where they began: half of it times the squared distance is
+    added to the loss, in place of weight decay (Li et al. 2018, arXiv:1802.01483). null: no pull."""
+
+
+class Full(OwnWeights):
     """Every weight moves."""
+
+    facts = Facts("full fine-tuning (every weight moves)", 1.0, (1e-6, 1e-3))
 
     kind: Literal["full"] = "full"
 
 
-class Head(Settings):
+class Head(MethodSettings):
     """Only the task's head (and the pooler that feeds it) moves; the body is frozen and runs without dropout."""
+
+    facts = Facts("training of the head alone (the body is frozen)", 20.0, (1e-5, 5e-2))
 
     kind: Literal["head"] = "head"
 
 
-class LastLayers(Settings):
+class LastLayers(OwnWeights):
     """The head and the layers nearest to it move; all below are frozen and run without dropout."""
+
+    facts = Facts("fine-tuning of the last layers and the head", 2.0, (1e-6, 2e-3))
 
     kind: Literal["last-layers"] = "last-layers"
 
@@ -30,8 +108,54 @@ class LastLayers(Settings):
     """How many layers, counted from the head down."""
 
 
-class Lora(Settings):
+class GradualUnfreezing(OwnWeights):
+    """The head moves first, then the layers join from the head down; what has not joined is frozen and runs without
+    dropout (Howard and Ruder 2018, arXiv:1801.06146)."""
+
+    facts = Facts(
+        "gradual unfreezing (layers join from the head down)",
+        1.0,
+        (1e-6, 1e-3),
+        "Howard and Ruder 2018, arXiv:1801.06146",
+        "howard2018ulmfit",
+    )
+
+    kind: Literal["gradual-unfreezing"] = "gradual-unfreezing"
+
+    every: Annotated[float, Field(gt=0, le=10_000)] = 1.0
+    """Epochs after which one more layer joins. The paper: one."""
+
+    until: HeldShare | None = None
+    """The share of the steps after which all layers move; they then join at even distances, whatever `every` says.
+    null: by `every`."""
+
+
+class BitFit(Tuning):
+    """Only biases move, and the head: for most models less than one number in a hundred (Ben Zaken et al. 2022,
+    arXiv:2106.10199)."""
+
+    facts = Facts(
+        "BitFit (biases and the head move)",
+        10.0,
+        (1e-5, 1e-2),
+        "Ben Zaken et al. 2022, arXiv:2106.10199",
+        "benzaken2022bitfit",
+    )
+
+    kind: Literal["bitfit"] = "bitfit"
+
+
+class Lora(Tuning):
     """Low-rank updates beside frozen weights (Hu et al. 2021, arXiv:2106.09685), by PEFT and in its file format."""
+
+    facts = Facts(
+        "LoRA (low-rank updates beside frozen weights)",
+        10.0,
+        (1e-5, 5e-3),
+        "Hu et al. 2021, arXiv:2106.09685",
+        "hu2022lora",
+        is_adapter=True,
+    )
 
     kind: Literal["lora"] = "lora"
 
@@ -48,18 +172,24 @@ class Lora(Settings):
     """Names (endings) of the layers to update. `auto` and `all-linear` take every linear layer of the body."""
 
 
-class AutoMethod(Settings):
+class AutoMethod(MethodSettings):
     """Full, last layers, head or LoRA, by the number of rows, the size of the model and the memory; said with its
     reason, and written into the run folder."""
 
     kind: Literal["auto"] = "auto"
 
 
-Method = Annotated[Full | Head | LastLayers | Lora | AutoMethod, Field(discriminator="kind"), KindOrMapping]
-KINDS: dict[str, type[Settings]] = {
+Method = Annotated[
+    Full | Head | LastLayers | GradualUnfreezing | BitFit | Lora | AutoMethod,
+    Field(discriminator="kind"),
+    KindOrMapping,
+]
+KINDS: dict[str, type[MethodSettings]] = {
     "full": Full,
     "head": Head,
     "last-layers": LastLayers,
+    "gradual-unfreezing": GradualUnfreezing,
+    "bitfit": BitFit,
     "lora": Lora,
     "auto": AutoMethod,
 }

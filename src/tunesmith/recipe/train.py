@@ -28,8 +28,10 @@ class Train(Settings):
     warmup_ratio: Share = 0.06
     """Share of the steps in which the rate rises from 0 to `learning_rate`."""
 
-    lr_scheduler: Literal["linear", "cosine", "constant"] = "linear"
-    """How the rate falls after warm-up: to 0 in a line, to 0 along a half cosine, or not at all."""
+    lr_scheduler: Literal["linear", "cosine", "constant", "slanted-triangular"] = "linear"
+    """How the rate falls after warm-up: to 0 in a line, to 0 along a half cosine, or not at all. `slanted-triangular`
+    (Howard and Ruder 2018, arXiv:1801.06146) begins and ends at 1/32 of the highest rate, with its peak at
+    `warmup_ratio` (0.1 in the paper)."""
 
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.01
     """Decoupled decay (AdamW) of weight matrices; biases and norms are never decayed."""

@@ -7,7 +7,9 @@ from typing import Any
 from markupsafe import Markup
 
 from tunesmith.recipe import Data
+from tunesmith.recipe.methods import Facts
 from tunesmith.report import wording
+from tunesmith.report.bibliography import BIBTEX, OF_OPTIONS
 from tunesmith.report.card import score_rows, settings
 from tunesmith.report.record import Record
 from tunesmith.report.rendering import render, to_markdown
@@ -17,62 +19,9 @@ SCHEDULES = {
     "linear": "and then fell linearly to zero",
     "cosine": "and then fell to zero along a half cosine",
     "constant": "and then stayed constant",
+    "slanted-triangular": "from 1/32 of it, and then fell back there in a line (Howard and Ruder, 2018)",
 }
 HASH_SHOWN = 12
-
-BIBTEX = {
-    "hu2022lora": """@inproceedings{hu2022lora,
-  title     = {{LoRA}: Low-Rank Adaptation of Large Language Models},
-  author    = {Hu, Edward J. and Shen, Yelong and Wallis, Phillip and Allen-Zhu, Zeyuan and Li, Yuanzhi and
-               Wang, Shean and Wang, Lu and Chen, Weizhu},
-  booktitle = {International Conference on Learning Representations},
-  year      = {2022},
-  note      = {arXiv:2106.09685 (2021)}
-}""",
-    "peft": """@misc{peft,
-  title        = {{PEFT}: State-of-the-art Parameter-Efficient Fine-Tuning methods},
-  author       = {Mangrulkar, Sourab and Gugger, Sylvain and Debut, Lysandre and Belkada, Younes and Paul, Sayak and
-                  Bossan, Benjamin},
-  howpublished = {\\url{https://github.com/huggingface/peft}},
-  year         = {2022}
-}""",
-    "loshchilov2019adamw": """@inproceedings{loshchilov2019adamw,
-  title     = {Decoupled Weight Decay Regularization},
-  author    = {Loshchilov, Ilya and Hutter, Frank},
-  booktitle = {International Conference on Learning Representations},
-  year      = {2019},
-  note      = {arXiv:1711.05101}
-}""",
-    "efron1993bootstrap": """@book{efron1993bootstrap,
-  title     = {An Introduction to the Bootstrap},
-  author    = {Efron, Bradley and Tibshirani, Robert J.},
-  publisher = {Chapman and Hall},
-  address   = {New York},
-  year      = {1993}
-}""",
-    "wolf2020transformers": """@inproceedings{wolf2020transformers,
-  title     = {Transformers: State-of-the-Art Natural Language Processing},
-  author    = {Wolf, Thomas and Debut, Lysandre and Sanh, Victor and Chaumond, Julien and Delangue, Clement and
-               Moi, Anthony and Cistac, Pierric and Rault, Tim and Louf, R{\\'e}mi and Funtowicz, Morgan and
-               Davison, Joe and Shleifer, Sam and von Platen, Patrick and Ma, Clara and Jernite, Yacine and
-               Plu, Julien and Xu, Canwen and Le Scao, Teven and Gugger, Sylvain and Drame, Mariama and
-               Lhoest, Quentin and Rush, Alexander M.},
-  booktitle = {Proceedings of the 2020 Conference on Empirical Methods in Natural Language Processing:
-               System Demonstrations},
-  pages     = {38--45},
-  year      = {2020}
-}""",
-    "pedregosa2011scikit": """@article{pedregosa2011scikit,
-  title   = {Scikit-learn: Machine Learning in {P}ython},
-  author  = {Pedregosa, F. and Varoquaux, G. and Gramfort, A. and Michel, V. and Thirion, B. and Grisel, O. and
-             Blondel, M. and Prettenhofer, P. and Weiss, R. and Dubourg, V. and Vanderplas, J. and Passos, A. and
-             Cournapeau, D. and Brucher, M. and Perrot, M. and Duchesnay, E.},
-  journal = {Journal of Machine Learning Research},
-  volume  = {12},
-  pages   = {2825--2830},
-  year    = {2011}
-}""",
-}
 
 
 def make_paper(record: Record) -> str:
@@ -92,7 +41,9 @@ def make_paper(record: Record) -> str:
 
 
 def _sources(record: Record) -> list[str]:
-    method = ["hu2022lora"] if record.method == "lora" else []
+    facts = record.recipe.method.facts
+    cited = [key for name, key in OF_OPTIONS.items() if getattr(record.recipe.method, name, None)]
+    method = list(dict.fromkeys([*([facts.cited] if facts.cited else []), *cited]))
     method += ["peft"] if record.is_adapter else []
     baselines = ["pedregosa2011scikit"] if record.baselines.keys() & {"tfidf", "linear-probe"} else []
     return [*method, "loshchilov2019adamw", "efron1993bootstrap", "wolf2020transformers", *baselines]
@@ -103,7 +54,7 @@ def _on_model(record: Record) -> str:
     weights = {name: digest for name, digest in base["sha256"].items() if name.endswith(".safetensors")}
     digests = [f"{name} {digest[:HASH_SHOWN]}" for name, digest in weights.items()]
     version = f"revision {base['revision']}" if base["revision"] else f"SHA-256 of the weights: {', '.join(digests)}"
-    source = " (Hu et al., 2021)" if record.method == "lora" else ""
+    source = _cited(record.recipe.method.facts)
     libraries = f"transformers {record.manifest['versions'].get('transformers')} (Wolf et al., 2020)"
     libraries += f" and PEFT {record.manifest['versions'].get('peft')} (Mangrulkar et al., 2022)" * record.is_adapter
     return (
@@ -111,6 +62,14 @@ def _on_model(record: Record) -> str:
         f"{record.manifest['tunesmith']}, {libraries}, by {wording.method(record.recipe)}{source}; "
         f"{parameters['trainable']:,} of {parameters['total']:,} parameters were trained."
     )
+
+
+def _cited(facts: Facts) -> str:
+    """The paper of a method as a sentence cites it: (Hu et al., 2021)."""
+    if not facts.cited:
+        return ""
+    authors, _, year = facts.source.partition(",")[0].rpartition(" ")
+    return f" ({authors}, {year})"
 
 
 def _test_rows(data: Data) -> str:

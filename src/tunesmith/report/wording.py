@@ -145,13 +145,6 @@ BASELINES_IN_PLAIN = {
     "linear-probe": "a plain regression on what the untuned model sees",
 }
 
-METHODS = {
-    "full": "full fine-tuning (every weight moves)",
-    "head": "training of the head alone (the body is frozen)",
-    "last-layers": "fine-tuning of the last layers and the head",
-    "lora": "LoRA (low-rank updates beside frozen weights)",
-}
-
 
 def metric(name: str) -> Metric:
     """What is known of a metric; one that is not in the table is called by its own name."""
@@ -176,13 +169,16 @@ def baseline(name: str, of_number: bool = False) -> str:
 
 def method(recipe: Recipe) -> str:
     """The method with its settings, as a clause."""
-    settings = recipe.method.model_dump(mode="json")
-    kind = settings.pop("kind")
+    settings = recipe.method.model_dump(mode="json", exclude_none=True)
+    settings.pop("kind")
     said = [f"{name.replace('_', ' ')} {_plain(value)}" for name, value in settings.items()]
-    return f"{METHODS.get(kind, kind)}{': ' if said else ''}{', '.join(said)}"
+    return f"{recipe.method.facts.words}{': ' if said else ''}{', '.join(said)}"
 
 
 def _plain(value: object) -> str:
+    if isinstance(value, dict):
+        said = [f"{name.replace('_', ' ')} {_plain(item)}" for name, item in value.items()]
+        return f"({', '.join(said)})"
     return " ".join(str(item) for item in value) if isinstance(value, list) else str(value)
 
 

@@ -16,7 +16,7 @@ from tunesmith import folder as folders
 from tunesmith.folder import RunFolder
 from tunesmith.recipe.reading import parse_yaml
 
-PREFIXES = {"fit": "train", "refit": "refit"}
+PREFIXES = {"head": "head", "fit": "train", "refit-head": "refit_head", "refit": "refit"}
 """What the names of a phase's metrics begin with, in the order of the phases."""
 
 NOT_METRICS = frozenset({"phase", "step", "epoch", "rows", "tokens", "seconds"})

@@ -1,0 +1,101 @@
+"""BibTeX of the papers and libraries that a manuscript about a run cites."""
+
+from __future__ import annotations
+
+BIBTEX = {
+    "hu2022lora": """@inproceedings{hu2022lora,
+  title     = {{LoRA}: Low-Rank Adaptation of Large Language Models},
+  author    = {Hu, Edward J. and Shen, Yelong and Wallis, Phillip and Allen-Zhu, Zeyuan and Li, Yuanzhi and
+               Wang, Shean and Wang, Lu and Chen, Weizhu},
+  booktitle = {International Conference on Learning Representations},
+  year      = {2022},
+  note      = {arXiv:2106.09685 (2021)}
+}""",
+    "peft": """@misc{peft,
+  title        = {{PEFT}: State-of-the-art Parameter-Efficient Fine-Tuning methods},
+  author       = {Mangrulkar, Sourab and Gugger, Sylvain and Debut, Lysandre and Belkada, Younes and Paul, Sayak and
+                  Bossan, Benjamin},
+  howpublished = {\\url{https://github.com/huggingface/peft}},
+  year         = {2022}
+}""",
+    "loshchilov2019adamw": """@inproceedings{loshchilov2019adamw,
+  title     = {Decoupled Weight Decay Regularization},
+  author    = {Loshchilov, Ilya and Hutter, Frank},
+  booktitle = {International Conference on Learning Representations},
+  year      = {2019},
+  note      = {arXiv:1711.05101}
+}""",
+    "efron1993bootstrap": """@book{efron1993bootstrap,
+  title     = {An Introduction to the Bootstrap},
+  author    = {Efron, Bradley and Tibshirani, Robert J.},
+  publisher = {Chapman and Hall},
+  address   = {New York},
+  year      = {1993}
+}""",
+    "wolf2020transformers": """@inproceedings{wolf2020transformers,
+  title     = {Transformers: State-of-the-Art Natural Language Processing},
+  author    = {Wolf, Thomas and Debut, Lysandre and Sanh, Victor and Chaumond, Julien and Delangue, Clement and
+               Moi, Anthony and Cistac, Pierric and Rault, Tim and Louf, R{\\'e}mi and Funtowicz, Morgan and
+               Davison, Joe and Shleifer, Sam and von Platen, Patrick and Ma, Clara and Jernite, Yacine and
+               Plu, Julien and Xu, Canwen and Le Scao, Teven and Gugger, Sylvain and Drame, Mariama and
+               Lhoest, Quentin and Rush, Alexander M.},
+  booktitle = {Proceedings of the 2020 Conference on Empirical Methods in Natural Language Processing:
+               System Demonstrations},
+  pages     = {38--45},
+  year      = {2020}
+}""",
+    "pedregosa2011scikit": """@article{pedregosa2011scikit,
+  title   = {Scikit-learn: Machine Learning in {P}ython},
+  author  = {Pedregosa, F. and Varoquaux, G. and Gramfort, A. and Michel, V. and Thirion, B. and Grisel, O. and
+             Blondel, M. and Prettenhofer, P. and Weiss, R. and Dubourg, V. and Vanderplas, J. and Passos, A. and
+             Cournapeau, D. and Brucher, M. and Perrot, M. and Duchesnay, E.},
+  journal = {Journal of Machine Learning Research},
+  volume  = {12},
+  pages   = {2825--2830},
+  year    = {2011}
+}""",
+    "howard2018ulmfit": """@inproceedings{howard2018ulmfit,
+  title     = {Universal Language Model Fine-tuning for Text Classification},
+  author    = {Howard, Jeremy and Ruder, Sebastian},
+  booktitle = {Proceedings of the 56th Annual Meeting of the Association for Computational Linguistics},
+  year      = {2018},
+  note      = {arXiv:1801.06146}
+}""",
+    "benzaken2022bitfit": """@inproceedings{benzaken2022bitfit,
+  title     = {{BitFit}: Simple Parameter-efficient Fine-tuning for Transformer-based Masked Language-models},
+  author    = {Ben Zaken, Elad and Goldberg, Yoav and Ravfogel, Shauli},
+  booktitle = {Proceedings of the 60th Annual Meeting of the Association for Computational Linguistics},
+  year      = {2022},
+  note      = {arXiv:2106.10199 (2021)}
+}""",
+    "kumar2022lpft": """@inproceedings{kumar2022lpft,
+  title     = {Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution},
+  author    = {Kumar, Ananya and Raghunathan, Aditi and Jones, Robbie and Ma, Tengyu and Liang, Percy},
+  booktitle = {International Conference on Learning Representations},
+  year      = {2022},
+  note      = {arXiv:2202.10054}
+}""",
+    "lee2020mixout": """@inproceedings{lee2020mixout,
+  title     = {Mixout: Effective Regularization to Finetune Large-scale Pretrained Language Models},
+  author    = {Lee, Cheolhyoung and Cho, Kyunghyun and Kang, Wanmo},
+  booktitle = {International Conference on Learning Representations},
+  year      = {2020},
+  note      = {arXiv:1909.11299}
+}""",
+    "li2018l2sp": """@inproceedings{li2018l2sp,
+  title     = {Explicit Inductive Bias for Transfer Learning with Convolutional Networks},
+  author    = {Li, Xuhong and Grandvalet, Yves and Davoine, Franck},
+  booktitle = {Proceedings of the 35th International Conference on Machine Learning},
+  year      = {2018},
+  note      = {arXiv:1802.01483}
+}""",
+}
+"""What a manuscript may cite, by key."""
+
+OF_OPTIONS = {
+    "layer_decay": "howard2018ulmfit",
+    "head_first": "kumar2022lpft",
+    "mixout": "lee2020mixout",
+    "l2_sp": "li2018l2sp",
+}
+"""The papers of what a method can be joined with."""
