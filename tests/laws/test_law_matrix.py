@@ -14,9 +14,9 @@ from tunesmith.evaluation import mean_loss, predict
 from tunesmith.methods import METHODS
 from tunesmith.tasks import TASKS
 
-FALLS_TO = {"full": 0.8, "last-layers": 0.8, "gradual-unfreezing": 0.8, "bitfit": 0.9, "lora": 0.8, "head": 0.9}
+FALLS_TO = {"full": 0.8, "last-layers": 0.8, "gradual-unfreezing": 0.8, "bitfit": 0.95, "lora": 0.8, "head": 0.9}
 """What share of the loss may be left; a head over a random body learns less."""
-RATES = {"full": 1e-2, "last-layers": 1e-2, "gradual-unfreezing": 1e-2, "bitfit": 5e-2, "lora": 2e-2, "head": 3e-2}
+RATES = {"full": 1e-2, "last-layers": 1e-2, "gradual-unfreezing": 1e-2, "bitfit": 2e-2, "lora": 2e-2, "head": 3e-2}
 CELL_SECONDS = 0.5
 LOADED_MACHINE = 4
 """A machine that does other work too is given more time; a cell that crept to seconds still fails."""
