@@ -181,6 +181,17 @@ def writing_rows(kind: str) -> dict[str, Row]:
     }
 
 
+OWN = ("full", "last-layers", "gradual-unfreezing")
+TUNING = (*OWN, "bitfit", "lora")
+OPTIONS: list[tuple[str, Any, tuple[str, ...]]] = [
+    ("mixout", 0.5, OWN),
+    ("l2_sp", 1.0, OWN),
+    ("layer_decay", 2.0, TUNING),
+    ("head_first", 1.0, TUNING),
+]
+"""What methods can be joined with, and which can."""
+
+GRADUAL = {"method": {"kind": "gradual-unfreezing", "every": 0.2}}
 LORA = {"method": {"kind": "lora", "rank": 2}}
 LAST = {"method": {"kind": "last-layers", "layers": 1}}
 ABSENT = next(name for name, here in (("cuda", torch.cuda.is_available()), ("mps", False)) if not here)
@@ -361,6 +372,26 @@ TABLE: dict[str, Row] = {
     "method.head.kind": Row({"method": "head"}, manifest("parameters", "trainable")),
     "method.last-layers.kind": Row(LAST, manifest("parameters", "trainable")),
     "method.last-layers.layers": Row({"method": {"layers": 2}}, manifest("parameters", "trainable"), common=LAST),
+    "method.bitfit.kind": Row({"method": "bitfit"}, manifest("parameters", "trainable")),
+    "method.gradual-unfreezing.kind": Row(GRADUAL, weights),
+    "method.gradual-unfreezing.every": Row({"method": {"every": 0.1}}, weights, common=GRADUAL),
+    "method.gradual-unfreezing.until": Row({"method": {"until": 0.5}}, weights, common=GRADUAL),
+    **{
+        f"method.{kind}.{name}": Row(
+            {"method": {name: value}},
+            weights,
+            common=GRADUAL if kind == "gradual-unfreezing" else {"method": {"kind": kind}},
+        )
+        for name, value, kinds in OPTIONS
+        for kind in kinds
+    },
+    **{
+        f"method.{kind}.head_first.{name}": Row(
+            {"method": {"head_first": {name: value}}}, weights, common={"method": {"kind": kind, "head_first": {}}}
+        )
+        for name, value in {"epochs": 1.0, "learning_rate": 1e-2}.items()
+        for kind in TUNING
+    },
     "method.lora.kind": Row(LORA, manifest("parameters", "trainable")),
     "method.lora.rank": Row({"method": {"rank": 3}}, manifest("parameters", "trainable"), common=LORA),
     "method.lora.alpha": Row({"method": {"alpha": 32}}, weights, common=LORA),
