@@ -23,15 +23,12 @@ COURSE: dict[str, Any] = {
     "train": {"steps": 20, "batch_size": 7, "evaluate_every": 10, "precision": "fp64"},
     "machine": {"micro_batch_tokens": 40},
 }
+# A pull to the start is not among them: it makes the rounding in key biases, which a softmax does not see, grow.
 METHODS: dict[str, Any] = {
     "full": "full",
     "lora": {"kind": "lora", "rank": 4},
-    "gradual-unfreezing": {"kind": "gradual-unfreezing", "until": 0.5, "mixout": 0.3, "l2_sp": 0.1, "head_first": 1},
+    "gradual-unfreezing": {"kind": "gradual-unfreezing", "until": 0.5, "mixout": 0.3, "head_first": 1},
 }
-
-UNSEEN = "key.bias"
-"""A softmax does not see it: its gradient is rounding alone, which Adam turns into steps of any direction, and a pull to
-the start makes larger."""
 
 Bases = Callable[..., Path]
 
@@ -74,10 +71,7 @@ def test_two_processes_are_one(bases: Bases, data: Path, tmp_path: Path, kind: s
     both = run_in_two(base, data, tmp_path / "two", **sections)
     assert read_json(both.manifest)["processes"] == 2
     file = next(path.name for path in alone.model.glob("*.safetensors"))
-    one, two = (
-        {name: weight for name, weight in load_file(folder.model / file).items() if not name.endswith(UNSEEN)}
-        for folder in (alone, both)
-    )
+    one, two = load_file(alone.model / file), load_file(both.model / file)
     assert largest_difference(one, two) <= 1e-12
     for was, now in zip(lines(alone.steps), lines(both.steps), strict=True):
         assert (was["phase"], was["step"], was["rows"], was["tokens"]) == (
