@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 import torch
-from workbench import Bench, run_tiny, set_up, train
+from workbench import Bench, recipe_of, run_tiny, set_up, train
 
 import tiny
+from tunesmith.checking import check
 from tunesmith.checkpoints import path_of
 from tunesmith.errors import ModelError
 from tunesmith.folder import lines
@@ -286,3 +287,12 @@ def test_biases_and_the_head_move(bases: Bases) -> None:
     assert moving == layers_ * (3 * d + d + f + d + 2 * d) + d + d + (d * classes + classes)
     with pytest.raises(ModelError, match="has no biases"):
         set_up(bases("llama"), BitFit())
+
+
+@pytest.mark.parametrize(("settings", "left"), [({"every": 1.0}, 3), ({"every": 0.3}, 0), ({"until": 0.5}, 0)], ids=str)
+def test_layers_that_never_join_are_told(bases: Bases, tmp_path: Path, settings: dict[str, Any], left: int) -> None:
+    """Two epochs, one layer each: three of four are left frozen, which a note says and nothing forbids."""
+    data = tiny.write_rows(tmp_path / "train.jsonl", tiny.make_rows(30))
+    method, epochs = {"kind": "gradual-unfreezing", **settings}, {"steps": None, "epochs": 2.0}
+    notes, *_ = check(recipe_of(bases("bert"), data, tmp_path / "run", method=method, train=epochs))
+    assert [note.count for note in notes if note.code == "layers-never-join"] == [left] * bool(left)
