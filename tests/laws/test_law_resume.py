@@ -34,6 +34,7 @@ METHODS: dict[str, Any] = {
     "lora": {"kind": "lora", "rank": 4, "dropout": 0.1, "head_first": 1, "layer_decay": 2.6},
     "gradual-unfreezing": {"kind": "gradual-unfreezing", "until": 0.7, "mixout": 0.3, "l2_sp": 0.1, "head_first": 1},
     "bitfit": "bitfit",
+    "average": "full",
 }
 WATCHED = ("scores.json", "verdict.json", "check.json", "recipe.yaml")
 
@@ -98,7 +99,8 @@ def test_resume_equals_straight(bases: Bases, data: Path, tmp_path: Path, kind: 
     straight, copies = tmp_path / "straight", tmp_path / "copies"
     photographer = Photographer(straight, copies)
     method = METHODS.get(kind, "full")
-    run(recipe_of(bases("bert"), data, straight, method=method, **COURSE), voice=photographer)
+    course = {**COURSE, "train": {**COURSE["train"], "ema": 0.6 if kind == "average" else None}}
+    run(recipe_of(bases("bert"), data, straight, method=method, **course), voice=photographer)
     wanted = contents(straight)
     assert any(row["phase"] == "refit" for row in wanted["steps"])
     cuts = sorted(copies.iterdir())
