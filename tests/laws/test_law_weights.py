@@ -26,15 +26,28 @@ MOVING = {
     ("bert", "gradual-unfreezing"): ("bert.embeddings.", "bert.encoder.", "bert.pooler.", "classifier."),
     ("bert", "bitfit"): (".bias", "classifier."),
     ("bert", "lora"): ("lora_", "classifier.modules_to_save."),
+    ("bert", "houlsby"): (".bottleneck.", "classifier.", ".output.LayerNorm."),
+    ("bert", "pfeiffer"): (".bottleneck.", "classifier."),
     ("llama", "full"): ("model.embed_tokens.", "model.layers.", "model.norm.", "score."),
     ("llama", "head"): ("score.",),
     ("llama", "last-layers"): ("model.layers.2.", "score."),
     ("llama", "gradual-unfreezing"): ("model.embed_tokens.", "model.layers.", "model.norm.", "score."),
     ("llama", "lora"): ("lora_", "score.modules_to_save."),
+    ("llama", "houlsby"): (".bottleneck.", "score.", "_layernorm."),
+    ("llama", "pfeiffer"): (".bottleneck.", "score."),
 }
 """Parts of the names of the weights that may move, written out by hand."""
 
-DETERMINISTIC = {"full": 0, "head": 3, "last-layers": 2, "bitfit": 0, "lora": 0, "gradual-unfreezing": 3}
+DETERMINISTIC = {
+    "full": 0,
+    "head": 3,
+    "last-layers": 2,
+    "bitfit": 0,
+    "lora": 0,
+    "gradual-unfreezing": 3,
+    "houlsby": 0,
+    "pfeiffer": 0,
+}
 """How many of three layers are frozen in the first two of eight steps, so that their dropout must be off."""
 
 FAMILIES = {"bitfit": ("bert", "distilbert")}
