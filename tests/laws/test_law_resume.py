@@ -32,6 +32,7 @@ METHODS: dict[str, Any] = {
     "head": "head",
     "last-layers": {"kind": "last-layers", "layers": 1},
     "lora": {"kind": "lora", "rank": 4, "dropout": 0.1},
+    "houlsby": {"kind": "houlsby", "size": 8},
 }
 WATCHED = ("scores.json", "verdict.json", "check.json", "recipe.yaml")
 

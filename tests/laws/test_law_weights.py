@@ -159,6 +159,9 @@ def test_merged_equals_unmerged(bases: Bases, family: str) -> None:
     assert float((logits_of(plain.model, bench.batch()) - unmerged).abs().max()) > 1e-3
 
 
+OURS_ALONE = ("houlsby", "pfeiffer")
+"""Methods that no plain library opens (tests/laws/test_law_bottlenecks.py has theirs)."""
+
 TEXTS = ["my card was lost", "cash please", "why is the transfer not here and when did it arrive with my account"]
 
 
@@ -176,7 +179,7 @@ def opened_plainly(run: Any, base: Path) -> tuple[nn.Module, Any]:
     return PeftModel.from_pretrained(model, folder), tokenizer
 
 
-@pytest.mark.parametrize(("family", "kind"), pairs_of("bert", "llama"))
+@pytest.mark.parametrize(("family", "kind"), [pair for pair in pairs_of("bert", "llama") if pair[1] not in OURS_ALONE])
 def test_saved_folder_opens_in_plain_libraries(
     bases: Bases, tiny_data: Path, tmp_path: Path, family: str, kind: str
 ) -> None:

@@ -78,9 +78,7 @@ def in_sublayers(model: nn.Module) -> list[Place]:
     places: list[Place] = []
     for ends in block_ends(model):
         if len(ends.sublayers) < 2:
-            message = (
-                f"{ends.block.name}: of its sub-layers {len(ends.sublayers)} end in a linear layer, not two or more"
-            )
+            message = f"{ends.block.name}: sub-layers that end in a linear layer: {len(ends.sublayers)}, not two"
             remedy = "use pfeiffer, which needs the block's end alone, or lora"
             raise ModelError(message, getattr(model, "name_or_path", ""), remedy)
         places += [Place(writer.name, "behind", writer.width) for writer in ends.sublayers]
