@@ -3,8 +3,8 @@
     python -m bench.bottlenecks --peer ADAPTERS_ENVIRONMENT/bin/python [--record]
 
 Tiny random models in double precision. Both sides get the same base, the same bottlenecks and the same inputs; the
-largest difference of the last states must be rounding (T5 of the older transformers that the package asks for has a
-softmax in single precision, so that the bare models differ as much). That package has no bottlenecks behind a decoder's attention to
+largest difference of the last states must be rounding. That package asks for an older transformers, whose T5 has a
+softmax in single precision: there the bare models differ as much. It has no bottlenecks behind a decoder's attention to
 its encoder, unless asked, so there ours has none here.
 """
 
