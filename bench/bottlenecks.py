@@ -73,10 +73,8 @@ def main() -> None:
         raise SystemExit(answered.stderr[-2000:])
     figures = json.loads(answered.stdout.splitlines()[-1])
     for case in figures["cases"]:
-        difference, moved, bare = (f"{case[name]:.1e}" for name in ("difference", "moved", "bare"))
-        print(
-            f"{case['folder']:20} {case['places']} bottlenecks move states by {moved}; to theirs {difference}, bare {bare}"
-        )
+        said = ", ".join(f"{name} {case[name]:.1e}" for name in ("moved", "difference", "bare"))
+        print(f"{case['folder']:20} {case['places']} bottlenecks: {said}")
     worst = max(case["difference"] for case in figures["cases"])
     print(f"largest difference: {worst:.1e} ({'within' if worst <= ALLOWED else 'ABOVE'} {ALLOWED:.0e})")
     if worst > ALLOWED:
