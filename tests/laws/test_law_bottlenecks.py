@@ -309,6 +309,20 @@ SPOILED: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda folder: spoiled(folder, lambda about: {**about, "places": [{**about["places"][0], "form": "beside"}]}),
         "not a description",
     ),
+    "a place twice": (
+        lambda folder: spoiled(folder, lambda about: {**about, "places": [about["places"][0], *about["places"]]}),
+        "not a description",
+    ),
+    "a place without weights": (
+        lambda folder: spoiled(
+            folder,
+            lambda about: {
+                **about,
+                "places": [{**about["places"][0], "module": "bert.encoder.layer.0.output.dropout"}],
+            },
+        ),
+        r"this base has no bert\.encoder\.layer\.0\.output\.dropout",
+    ),
     "gone": (lambda folder: (folder / "bottlenecks.json").unlink(), "not a description"),
     "another size": (lambda folder: spoiled(folder, lambda about: {**about, "size": 9}), "size is 9, not 8"),
     "another format": (lambda folder: spoiled(folder, lambda about: {**about, "format": 2}), "format is 2, not 1"),

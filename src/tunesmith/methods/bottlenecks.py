@@ -79,9 +79,8 @@ class _BottleneckTuning(UsualMethod):
     def open(self, loaded: Loaded, folder: Path) -> Loaded:
         """Raises CheckpointError if the two files are not those of this method on this base."""
         places, norms = self._read_places(folder / BOTTLENECKS)
-        widths = {place.module: place.width for place in places}
-        modules = dict(loaded.model.named_modules())
-        if odd := [name for name in (*widths, *norms) if name not in modules]:
+        holds = {name for name, module in loaded.model.named_modules() if any(True for _ in module.parameters())}
+        if odd := [name for name in (*(place.module for place in places), *norms) if name not in holds]:
             raise CheckpointError(f"this base has no {', '.join(odd[:3])}", str(folder / BOTTLENECKS), RESTORE)
         self._insert(loaded, places, norms)
         _fill(loaded.model, folder / WEIGHTS)
@@ -93,7 +92,7 @@ class _BottleneckTuning(UsualMethod):
             said = {name: about[name] for name in ("format", "kind", "size", "activation")}  # type: ignore[index]
             places = [Place(**place) for place in about["places"]]  # type: ignore[index]
             norms = tuple(str(name) for name in about["norms"])  # type: ignore[index]
-            good = all(
+            good = len({place.module for place in places}) == len(places) and all(
                 isinstance(place.module, str)
                 and place.form in ("behind", "before-norm")
                 and type(place.width) is int
