@@ -14,9 +14,27 @@ from tunesmith.evaluation import mean_loss, predict
 from tunesmith.methods import METHODS
 from tunesmith.tasks import TASKS
 
-FALLS_TO = {"full": 0.8, "last-layers": 0.8, "gradual-unfreezing": 0.8, "bitfit": 0.95, "lora": 0.8, "head": 0.9}
+FALLS_TO = {
+    "full": 0.8,
+    "last-layers": 0.8,
+    "gradual-unfreezing": 0.8,
+    "bitfit": 0.95,
+    "lora": 0.8,
+    "head": 0.9,
+    "houlsby": 0.8,
+    "pfeiffer": 0.9,
+}
 """What share of the loss may be left; a head over a random body learns less."""
-RATES = {"full": 1e-2, "last-layers": 1e-2, "gradual-unfreezing": 1e-2, "bitfit": 2e-2, "lora": 2e-2, "head": 3e-2}
+RATES = {
+    "full": 1e-2,
+    "last-layers": 1e-2,
+    "gradual-unfreezing": 1e-2,
+    "bitfit": 2e-2,
+    "lora": 2e-2,
+    "head": 3e-2,
+    "houlsby": 2e-2,
+    "pfeiffer": 3e-2,
+}
 CELL_SECONDS = 0.5
 LOADED_MACHINE = 4
 """A machine that does other work too is given more time; a cell that crept to seconds still fails."""
@@ -55,5 +73,9 @@ def give_body_a_usual_scale(bench: Bench) -> None:
     """Matrices drawn for a hidden size of 768 say next to nothing at one of 32: make them about 1 / sqrt(32)."""
     with torch.no_grad():
         for name, parameter in bench.loaded.model.named_parameters():
-            if parameter.ndim == 2 and "classifier" not in name and "lora_" not in name:
+            if (
+                parameter.ndim == 2
+                and "classifier" not in name
+                and not any(part in name for part in ("lora_", "bottleneck"))
+            ):
                 parameter.mul_(8)

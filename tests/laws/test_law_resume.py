@@ -33,8 +33,8 @@ METHODS: dict[str, Any] = {
     "last-layers": {"kind": "last-layers", "layers": 1},
     "lora": {"kind": "lora", "rank": 4, "dropout": 0.1, "head_first": 1, "layer_decay": 2.6},
     "gradual-unfreezing": {"kind": "gradual-unfreezing", "until": 0.7, "mixout": 0.3, "l2_sp": 0.1, "head_first": 1},
-    "bitfit": "bitfit",
     "average": "full",
+    "houlsby": {"kind": "houlsby", "size": 8},
 }
 WATCHED = ("scores.json", "verdict.json", "check.json", "recipe.yaml")
 

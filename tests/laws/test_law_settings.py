@@ -193,6 +193,8 @@ OPTIONS: list[tuple[str, Any, tuple[str, ...]]] = [
 
 GRADUAL = {"method": {"kind": "gradual-unfreezing", "every": 0.2}}
 LORA = {"method": {"kind": "lora", "rank": 2}}
+HOULSBY = {"method": {"kind": "houlsby", "size": 4}}
+PFEIFFER = {"method": {"kind": "pfeiffer", "size": 4}}
 LAST = {"method": {"kind": "last-layers", "layers": 1}}
 ABSENT = next(name for name, here in (("cuda", torch.cuda.is_available()), ("mps", False)) if not here)
 
@@ -399,6 +401,18 @@ TABLE: dict[str, Row] = {
     "method.lora.target_modules": Row(
         {"method": {"target_modules": ["query"]}}, manifest("parameters", "trainable"), common=LORA
     ),
+    "method.houlsby.kind": Row(HOULSBY, manifest("parameters", "trainable")),
+    "method.houlsby.layer_decay": Row({"method": {"layer_decay": 2.6}}, weights, common=HOULSBY),
+    "method.houlsby.head_first": Row({"method": {"head_first": 1}}, weights, common=HOULSBY),
+    "method.houlsby.size": Row({"method": {"size": 5}}, manifest("parameters", "trainable"), common=HOULSBY),
+    "method.houlsby.activation": Row({"method": {"activation": "swish"}}, weights, common=HOULSBY),
+    "method.houlsby.norms": Row({"method": {"norms": False}}, manifest("parameters", "trainable"), common=HOULSBY),
+    "method.pfeiffer.kind": Row(PFEIFFER, manifest("parameters", "trainable")),
+    "method.pfeiffer.layer_decay": Row({"method": {"layer_decay": 2.6}}, weights, common=PFEIFFER),
+    "method.pfeiffer.head_first": Row({"method": {"head_first": 1}}, weights, common=PFEIFFER),
+    "method.pfeiffer.size": Row({"method": {"size": 5}}, manifest("parameters", "trainable"), common=PFEIFFER),
+    "method.pfeiffer.activation": Row({"method": {"activation": "swish"}}, weights, common=PFEIFFER),
+    "method.pfeiffer.norms": Row({"method": {"norms": True}}, manifest("parameters", "trainable"), common=PFEIFFER),
     "train.epochs": Row(
         {"train": {"epochs": 2}},
         lambda plain, changed: (

@@ -26,15 +26,28 @@ MOVING = {
     ("bert", "gradual-unfreezing"): ("bert.embeddings.", "bert.encoder.", "bert.pooler.", "classifier."),
     ("bert", "bitfit"): (".bias", "classifier."),
     ("bert", "lora"): ("lora_", "classifier.modules_to_save."),
+    ("bert", "houlsby"): (".bottleneck.", "classifier.", ".output.LayerNorm."),
+    ("bert", "pfeiffer"): (".bottleneck.", "classifier."),
     ("llama", "full"): ("model.embed_tokens.", "model.layers.", "model.norm.", "score."),
     ("llama", "head"): ("score.",),
     ("llama", "last-layers"): ("model.layers.2.", "score."),
     ("llama", "gradual-unfreezing"): ("model.embed_tokens.", "model.layers.", "model.norm.", "score."),
     ("llama", "lora"): ("lora_", "score.modules_to_save."),
+    ("llama", "houlsby"): (".bottleneck.", "score.", "_layernorm."),
+    ("llama", "pfeiffer"): (".bottleneck.", "score."),
 }
 """Parts of the names of the weights that may move, written out by hand."""
 
-DETERMINISTIC = {"full": 0, "head": 3, "last-layers": 2, "bitfit": 0, "lora": 0, "gradual-unfreezing": 3}
+DETERMINISTIC = {
+    "full": 0,
+    "head": 3,
+    "last-layers": 2,
+    "bitfit": 0,
+    "lora": 0,
+    "gradual-unfreezing": 3,
+    "houlsby": 0,
+    "pfeiffer": 0,
+}
 """How many of three layers are frozen in the first two of eight steps, so that their dropout must be off."""
 
 FAMILIES = {"bitfit": ("bert", "distilbert")}
@@ -146,6 +159,9 @@ def test_merged_equals_unmerged(bases: Bases, family: str) -> None:
     assert float((logits_of(plain.model, bench.batch()) - unmerged).abs().max()) > 1e-3
 
 
+OURS_ALONE = ("houlsby", "pfeiffer")
+"""Methods that no plain library opens (tests/laws/test_law_bottlenecks.py has theirs)."""
+
 TEXTS = ["my card was lost", "cash please", "why is the transfer not here and when did it arrive with my account"]
 
 
@@ -163,7 +179,7 @@ def opened_plainly(run: Any, base: Path) -> tuple[nn.Module, Any]:
     return PeftModel.from_pretrained(model, folder), tokenizer
 
 
-@pytest.mark.parametrize(("family", "kind"), pairs_of("bert", "llama"))
+@pytest.mark.parametrize(("family", "kind"), [pair for pair in pairs_of("bert", "llama") if pair[1] not in OURS_ALONE])
 def test_saved_folder_opens_in_plain_libraries(
     bases: Bases, tiny_data: Path, tmp_path: Path, family: str, kind: str
 ) -> None:

@@ -28,11 +28,13 @@ from tunesmith.recipe import (
     Full,
     GradualUnfreezing,
     Head,
+    Houlsby,
     ImageClassification,
     LanguageModeling,
     LastLayers,
     Lora,
     Machine,
+    Pfeiffer,
     QuestionAnswering,
     Recipe,
     SentenceSimilarity,
@@ -52,6 +54,8 @@ EVERY_METHOD: dict[str, Settings] = {
     "gradual-unfreezing": GradualUnfreezing(until=0.5),
     "bitfit": BitFit(),
     "lora": Lora(rank=4),
+    "houlsby": Houlsby(size=8),
+    "pfeiffer": Pfeiffer(size=8),
 }
 TASKS: dict[str, tuple[Settings, Callable[[int], list[dict[str, Any]]]]] = {
     "text-classification": (TextClassification(), tiny.make_rows),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tunesmith.methods.bottlenecks import HoulsbyTuning, PfeifferTuning
 from tunesmith.methods.low_rank import LoraTuning
 from tunesmith.methods.own_weights import BiasTuning, FullTuning, GradualTuning, HeadTuning, LastLayersTuning
 from tunesmith.recipe.base import Settings
@@ -15,6 +16,8 @@ METHODS: dict[str, Any] = {
     "gradual-unfreezing": GradualTuning,
     "bitfit": BiasTuning,
     "lora": LoraTuning,
+    "houlsby": HoulsbyTuning,
+    "pfeiffer": PfeifferTuning,
 }
 
 

@@ -86,6 +86,12 @@ def is_linear(module: nn.Module) -> bool:
     return isinstance(module, nn.Linear | Conv1D) or is_pointwise
 
 
+def is_norm(module: nn.Module) -> bool:
+    """A norm with a scale: layer norms, those by the root mean square, and others that are called so."""
+    weight = getattr(module, "weight", None)
+    return "norm" in type(module).__name__.lower() and isinstance(weight, nn.Parameter) and weight.ndim == 1
+
+
 def under(name: str, prefixes: tuple[str, ...]) -> bool:
     """Whether a parameter's or module's name lies under one of the given modules."""
     return any(name == prefix or name.startswith(f"{prefix}.") for prefix in prefixes)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from tunesmith.models import layers
+from tunesmith.models import bottlenecks, layers
 from tunesmith.models.references import Base
 
 
@@ -70,8 +70,9 @@ class Loaded:
 def as_base(loaded: Loaded) -> Iterator[nn.Module]:
     """The base exactly: inside, `loaded.model` computes what it did before any method touched it.
 
-    Adapters step aside, heads they wrap included. Weights that moved in place are swapped for those of a fresh copy
-    of the base, so nothing is kept in memory between calls; the trained tensors come back unchanged.
+    Adapters step aside, heads they wrap included, and so do bottlenecks. Weights that moved in place are swapped for
+    those of a fresh copy of the base, so nothing is kept in memory between calls; the trained tensors come back
+    unchanged.
     """
     model = loaded.model
     modes = {module: module.training for module in model.modules()}
@@ -84,11 +85,13 @@ def as_base(loaded: Loaded) -> Iterator[nn.Module]:
                 yield model
             return
         fresh = dict(loaded.reload().named_parameters())
+        inserted = bottlenecks.names_in(model)
         for name, parameter in model.named_parameters():
-            if parameter.requires_grad:
+            if parameter.requires_grad and not layers.under(name, inserted):
                 swapped.append((parameter, parameter.data))
                 parameter.data = fresh[name].data.to(parameter.device, parameter.dtype)
-        yield model
+        with bottlenecks.aside(model):
+            yield model
     finally:
         for parameter, trained in swapped:
             parameter.data = trained

@@ -24,6 +24,9 @@ from tunesmith.recipe import is_path
 CARD = "tunesmith.json"
 """What we write beside a model's weights: base, task, labels, encoding. Makes `model/` complete without the run."""
 
+BOTTLENECKS = "bottlenecks.json"
+"""What says where bottlenecks stand in their base."""
+
 SNAPSHOT_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "README.md", "LICENSE*")
 
 IDENTITY_FILES = (
@@ -115,6 +118,9 @@ def _from_folder(reference: str, folder: Path, above: tuple[Path, ...]) -> Base:
     if (folder / "manifest.json").is_file() and (folder / "model").is_dir():
         folder = folder / "model"
     card = read_json(folder / CARD) if (folder / CARD).is_file() else {}
+    if (folder / BOTTLENECKS).is_file():
+        remedy = "name the base that they were made for; for a run that others begin from, train with lora or full"
+        raise ModelError("bottlenecks for another model, which cannot be merged into it", str(folder), remedy)
     if (folder / "adapter_config.json").is_file():
         if not isinstance(card, dict) or "base" not in card:
             remedy = "restore it from a copy of the run; an adapter of another trainer is merged into its base first"

@@ -12,7 +12,7 @@ from tunesmith.recipe.base import Settings
 from tunesmith.recipe.classification import Classification, ImageClassification, TextClassification
 from tunesmith.recipe.data import Data, with_paths
 from tunesmith.recipe.judge import Deploy, Judge, Machine
-from tunesmith.recipe.methods import BitFit, Full, GradualUnfreezing, Head, LastLayers, Lora, Method
+from tunesmith.recipe.methods import BitFit, Full, GradualUnfreezing, Head, Houlsby, LastLayers, Lora, Method, Pfeiffer
 from tunesmith.recipe.tasks import LanguageModeling, QuestionAnswering, SentenceSimilarity, Task, TokenClassification
 from tunesmith.recipe.train import Train
 from tunesmith.recipe.writing import Summarization, Translation
@@ -25,6 +25,7 @@ __all__ = [
     "Full",
     "GradualUnfreezing",
     "Head",
+    "Houlsby",
     "ImageClassification",
     "Judge",
     "LanguageModeling",
@@ -32,6 +33,7 @@ __all__ = [
     "Lora",
     "Machine",
     "Method",
+    "Pfeiffer",
     "QuestionAnswering",
     "Recipe",
     "SentenceSimilarity",
@@ -71,6 +73,8 @@ class Stage(Settings):
     @model_validator(mode="after")
     def _fits_its_task(self) -> Self:
         require_fitting(self.task, self.train, self.judge)
+        if self.method.kind != "auto" and not self.method.facts.is_base:
+            raise ValueError(f"method: the next training cannot begin from what {self.method.kind} leaves; use lora")
         return self
 
 

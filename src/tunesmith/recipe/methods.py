@@ -23,6 +23,7 @@ class Facts:
         source: where it, or its usual rates, come from.
         cited: the key of its paper among those that a manuscript can cite; "" for none.
         is_adapter: whether its result is kept without the weights of the base.
+        is_base: whether its result can be the base of a further training.
     """
 
     words: str
@@ -31,6 +32,7 @@ class Facts:
     source: str = DEVLIN
     cited: str = ""
     is_adapter: bool = False
+    is_base: bool = True
 
 
 class HeadFirst(Settings):
@@ -172,6 +174,59 @@ class Lora(Tuning):
     """Names (endings) of the layers to update. `auto` and `all-linear` take every linear layer of the body."""
 
 
+class Bottlenecks(Tuning):
+    """What both kinds of bottleneck have."""
+
+    size: PositiveInt = 64
+    """Numbers at the narrow place of a bottleneck. With d numbers a position it has 2 d size + size + d weights."""
+
+    activation: Literal["relu", "gelu", "swish"] = "gelu"
+    """What bends the numbers at the narrow place."""
+
+    norms: bool = False
+    """Whether the scales and shifts of the blocks' norms move, too."""
+
+
+class Houlsby(Bottlenecks):
+    """Bottlenecks behind attention and behind the feed-forward part of every block; these, the blocks' norms and the
+    head move (Houlsby et al. 2019, arXiv:1902.00751)."""
+
+    facts = Facts(
+        "Houlsby adapters (bottlenecks in every sub-layer)",
+        5.0,
+        (1e-5, 1e-2),
+        "Houlsby et al. 2019, arXiv:1902.00751",
+        "houlsby2019adapters",
+        is_adapter=True,
+        is_base=False,
+    )
+
+    kind: Literal["houlsby"] = "houlsby"
+
+    norms: bool = True
+    """Whether the scales and shifts of the blocks' norms move, too, as in the paper."""
+
+
+class Pfeiffer(Bottlenecks):
+    """One bottleneck at the end of every block; these and the head move: half as many weights as `houlsby` (Pfeiffer et
+    al. 2021, arXiv:2005.00247)."""
+
+    facts = Facts(
+        "Pfeiffer adapters (a bottleneck at the end of every block)",
+        5.0,
+        (1e-5, 1e-2),
+        "Pfeiffer et al. 2021, arXiv:2005.00247",
+        "pfeiffer2021adapterfusion",
+        is_adapter=True,
+        is_base=False,
+    )
+
+    kind: Literal["pfeiffer"] = "pfeiffer"
+
+    activation: Literal["relu", "gelu", "swish"] = "relu"
+    """What bends the numbers at the narrow place."""
+
+
 class AutoMethod(MethodSettings):
     """Full, last layers, head or LoRA, by the number of rows, the size of the model and the memory; said with its
     reason, and written into the run folder."""
@@ -180,7 +235,7 @@ class AutoMethod(MethodSettings):
 
 
 Method = Annotated[
-    Full | Head | LastLayers | GradualUnfreezing | BitFit | Lora | AutoMethod,
+    Full | Head | LastLayers | GradualUnfreezing | BitFit | Lora | Houlsby | Pfeiffer | AutoMethod,
     Field(discriminator="kind"),
     KindOrMapping,
 ]
@@ -191,5 +246,7 @@ KINDS: dict[str, type[MethodSettings]] = {
     "gradual-unfreezing": GradualUnfreezing,
     "bitfit": BitFit,
     "lora": Lora,
+    "houlsby": Houlsby,
+    "pfeiffer": Pfeiffer,
     "auto": AutoMethod,
 }

@@ -61,6 +61,25 @@ BIBTEX = {
   year      = {2018},
   note      = {arXiv:1801.06146}
 }""",
+    "houlsby2019adapters": """@inproceedings{houlsby2019adapters,
+  title     = {Parameter-Efficient Transfer Learning for {NLP}},
+  author    = {Houlsby, Neil and Giurgiu, Andrei and Jastrzebski, Stanislaw and Morrone, Bruna and
+               de Laroussilhe, Quentin and Gesmundo, Andrea and Attariyan, Mona and Gelly, Sylvain},
+  booktitle = {Proceedings of the 36th International Conference on Machine Learning},
+  pages     = {2790--2799},
+  year      = {2019},
+  note      = {arXiv:1902.00751}
+}""",
+    "pfeiffer2021adapterfusion": """@inproceedings{pfeiffer2021adapterfusion,
+  title     = {{AdapterFusion}: Non-Destructive Task Composition for Transfer Learning},
+  author    = {Pfeiffer, Jonas and Kamath, Aishwarya and R{\\"u}ckl{\\'e}, Andreas and Cho, Kyunghyun and
+               Gurevych, Iryna},
+  booktitle = {Proceedings of the 16th Conference of the European Chapter of the Association for Computational
+               Linguistics: Main Volume},
+  pages     = {487--503},
+  year      = {2021},
+  note      = {arXiv:2005.00247}
+}""",
     "benzaken2022bitfit": """@inproceedings{benzaken2022bitfit,
   title     = {{BitFit}: Simple Parameter-efficient Fine-tuning for Transformer-based Masked Language-models},
   author    = {Ben Zaken, Elad and Goldberg, Yoav and Ravfogel, Shauli},

@@ -59,7 +59,7 @@ def metadata(record: Record) -> ModelCardData:
     relation = ("adapter" if adapter else "finetune") if base else None
     return ModelCardData(
         model_name=record.name,
-        library_name="peft" if adapter else "transformers",
+        library_name="peft" if record.is_of_peft else "tunesmith" if adapter else "transformers",
         pipeline_tag=record.recipe.task.kind,
         base_model=base,
         tags=tags,

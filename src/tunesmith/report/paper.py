@@ -44,7 +44,7 @@ def _sources(record: Record) -> list[str]:
     facts = record.recipe.method.facts
     cited = [key for name, key in OF_OPTIONS.items() if getattr(record.recipe.method, name, None)]
     method = list(dict.fromkeys([*([facts.cited] if facts.cited else []), *cited]))
-    method += ["peft"] if record.is_adapter else []
+    method += ["peft"] if record.is_of_peft else []
     baselines = ["pedregosa2011scikit"] if record.baselines.keys() & {"tfidf", "linear-probe"} else []
     return [*method, "loshchilov2019adamw", "efron1993bootstrap", "wolf2020transformers", *baselines]
 
@@ -56,7 +56,7 @@ def _on_model(record: Record) -> str:
     version = f"revision {base['revision']}" if base["revision"] else f"SHA-256 of the weights: {', '.join(digests)}"
     source = _cited(record.recipe.method.facts)
     libraries = f"transformers {record.manifest['versions'].get('transformers')} (Wolf et al., 2020)"
-    libraries += f" and PEFT {record.manifest['versions'].get('peft')} (Mangrulkar et al., 2022)" * record.is_adapter
+    libraries += f" and PEFT {record.manifest['versions'].get('peft')} (Mangrulkar et al., 2022)" * record.is_of_peft
     return (
         f"We fine-tuned {record.base_name} ({version}) for {record.recipe.task.kind} with Tunesmith "
         f"{record.manifest['tunesmith']}, {libraries}, by {wording.method(record.recipe)}{source}; "

@@ -82,6 +82,11 @@ class Record:
     @property
     def is_adapter(self) -> bool:
         """Whether `model/` holds an adapter that needs its base, rather than a whole model."""
+        return bool(self.recipe.method.facts.is_adapter)
+
+    @property
+    def is_of_peft(self) -> bool:
+        """Whether it is an adapter in PEFT's format."""
         return any(name.startswith("adapter_model") for name in self.manifest["model_sha256"])
 
     @property
