@@ -14,7 +14,7 @@ from tunesmith.devices import Devices, memory_bytes
 from tunesmith.models.references import Base
 from tunesmith.recipe import Recipe
 from tunesmith.recipe.methods import KINDS as METHOD_KINDS
-from tunesmith.recipe.methods import Head
+from tunesmith.recipe.methods import Head, LowRank
 from tunesmith.recipe.tasks import KEEP_THEIR_HEAD
 
 HOWARD = "Howard and Ruder 2018, arXiv:1801.06146"
@@ -122,8 +122,8 @@ def choose(
     ]
     open_choices += [("train.long_text", policy, "usual for this task") for policy in recipe.task.long_texts[:1]]
     open_choices += [("train.max_length", longest, "the most that the model takes")] * bool(recipe.task.long_texts)
-    if recipe.method.kind == "lora":
-        open_choices.append(("method.alpha", 2 * recipe.method.rank, "twice the rank"))
+    if isinstance(recipe.method, LowRank):
+        open_choices.append(("method.alpha", 2.0 * recipe.method.rank, "twice the rank"))
     recipe = _with_head_first(recipe, choices, full_rate)
     changes: dict[str, dict[str, Any]] = {}
     for key, value, why in open_choices:

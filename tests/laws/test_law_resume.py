@@ -32,6 +32,8 @@ METHODS: dict[str, Any] = {
     "head": "head",
     "last-layers": {"kind": "last-layers", "layers": 1},
     "lora": {"kind": "lora", "rank": 4, "dropout": 0.1},
+    "dora": {"kind": "dora", "rank": 4, "dropout": 0.1, "b_rate_factor": 4},
+    "ia3": "ia3",
 }
 WATCHED = ("scores.json", "verdict.json", "check.json", "recipe.yaml")
 

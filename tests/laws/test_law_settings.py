@@ -181,7 +181,24 @@ def writing_rows(kind: str) -> dict[str, Row]:
     }
 
 
-LORA = {"method": {"kind": "lora", "rank": 2}}
+def low_rank_rows(kind: str) -> dict[str, Row]:
+    """The settings that all kinds of low-rank updates have."""
+    name, plain = f"method.{kind}", {"method": {"kind": kind, "rank": 2}}
+    return {
+        f"{name}.kind": Row(plain, manifest("parameters", "trainable")),
+        f"{name}.rank": Row({"method": {"rank": 3}}, manifest("parameters", "trainable"), common=plain),
+        f"{name}.alpha": Row({"method": {"alpha": 32}}, weights, common=plain),
+        f"{name}.dropout": Row({"method": {"dropout": 0.5}}, weights, common=plain),
+        f"{name}.target_modules": Row(
+            {"method": {"target_modules": ["query"]}}, manifest("parameters", "trainable"), common=plain
+        ),
+        f"{name}.scaling": Row({"method": {"scaling": "rank-stabilised"}}, weights, common=plain),
+        f"{name}.b_rate_factor": Row(
+            {"method": {"b_rate_factor": 16}}, steps("learning_rate", [0.024, 0.048, 0.032, 0.016]), common=plain
+        ),
+    }
+
+
 LAST = {"method": {"kind": "last-layers", "layers": 1}}
 ABSENT = next(name for name, here in (("cuda", torch.cuda.is_available()), ("mps", False)) if not here)
 
@@ -361,12 +378,14 @@ TABLE: dict[str, Row] = {
     "method.head.kind": Row({"method": "head"}, manifest("parameters", "trainable")),
     "method.last-layers.kind": Row(LAST, manifest("parameters", "trainable")),
     "method.last-layers.layers": Row({"method": {"layers": 2}}, manifest("parameters", "trainable"), common=LAST),
-    "method.lora.kind": Row(LORA, manifest("parameters", "trainable")),
-    "method.lora.rank": Row({"method": {"rank": 3}}, manifest("parameters", "trainable"), common=LORA),
-    "method.lora.alpha": Row({"method": {"alpha": 32}}, weights, common=LORA),
-    "method.lora.dropout": Row({"method": {"dropout": 0.5}}, weights, common=LORA),
-    "method.lora.target_modules": Row(
-        {"method": {"target_modules": ["query"]}}, manifest("parameters", "trainable"), common=LORA
+    **low_rank_rows("lora"),
+    **low_rank_rows("dora"),
+    "method.ia3.kind": Row({"method": "ia3"}, manifest("parameters", "trainable")),
+    "method.ia3.target_modules": Row(
+        {"method": {"target_modules": ["value"]}}, manifest("parameters", "trainable"), common={"method": "ia3"}
+    ),
+    "method.ia3.feedforward_modules": Row(
+        {"method": {"feedforward_modules": []}}, manifest("parameters", "trainable"), common={"method": "ia3"}
     ),
     "train.epochs": Row(
         {"train": {"epochs": 2}},

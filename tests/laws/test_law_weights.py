@@ -15,7 +15,8 @@ import tiny
 from tunesmith.folder import lines
 from tunesmith.models import layers
 from tunesmith.models.loaded import as_base
-from tunesmith.recipe import Lora, Settings
+from tunesmith.recipe import Settings
+from tunesmith.recipe.methods import KINDS
 
 Bases = Callable[..., Path]
 
@@ -26,19 +27,36 @@ MOVING = {
     ("bert", "gradual-unfreezing"): ("bert.embeddings.", "bert.encoder.", "bert.pooler.", "classifier."),
     ("bert", "bitfit"): (".bias", "classifier."),
     ("bert", "lora"): ("lora_", "classifier.modules_to_save."),
+    ("bert", "dora"): ("lora_", "classifier.modules_to_save."),
+    ("bert", "ia3"): ("ia3_l", "classifier.modules_to_save."),
     ("llama", "full"): ("model.embed_tokens.", "model.layers.", "model.norm.", "score."),
     ("llama", "head"): ("score.",),
     ("llama", "last-layers"): ("model.layers.2.", "score."),
     ("llama", "gradual-unfreezing"): ("model.embed_tokens.", "model.layers.", "model.norm.", "score."),
     ("llama", "lora"): ("lora_", "score.modules_to_save."),
+    ("llama", "dora"): ("lora_", "score.modules_to_save."),
+    ("llama", "ia3"): ("ia3_l", "score.modules_to_save."),
 }
 """Parts of the names of the weights that may move, written out by hand."""
 
-DETERMINISTIC = {"full": 0, "head": 3, "last-layers": 2, "bitfit": 0, "lora": 0, "gradual-unfreezing": 3}
+DETERMINISTIC = {
+    "full": 0,
+    "head": 3,
+    "last-layers": 2,
+    "bitfit": 0,
+    "lora": 0,
+    "dora": 0,
+    "ia3": 0,
+    "gradual-unfreezing": 3,
+}
 """How many of three layers are frozen in the first two of eight steps, so that their dropout must be off."""
 
 FAMILIES = {"bitfit": ("bert", "distilbert")}
 """Of which families a method is tried on, if not on all: a llama has no biases."""
+
+
+MARKS = ("lora", "modules_to_save", "base_layer", "ia3")
+"""What names of weights have that are not those of a plain model."""
 
 
 def pairs_of(*families: str) -> list[tuple[str, str]]:
@@ -134,13 +152,14 @@ def test_as_base_keeps_frozen_parts_in_evaluation_mode(bases: Bases, kind: str) 
     assert {name for name in before if before[name] != after[name]} == set()
 
 
+@pytest.mark.parametrize("kind", ["lora", "dora", "ia3"])
 @pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "llama"])
-def test_merged_equals_unmerged(bases: Bases, family: str) -> None:
-    """LoRA's updates added into the weights give the same logits, in a plain model without a trace of PEFT."""
-    bench = trained(bases(family), Lora(rank=4), "fp64")
+def test_merged_equals_unmerged(bases: Bases, family: str, kind: str) -> None:
+    """Updates worked into the weights give the same logits, in a plain model without a trace of PEFT."""
+    bench = trained(bases(family), EVERY_METHOD[kind], "fp64")
     unmerged = bench.logits()
     merged = bench.method.merge(bench.loaded)
-    assert not any("lora" in name or "modules_to_save" in name for name, _ in merged.named_parameters())
+    assert not any(part in name for part in MARKS for name, _ in merged.named_parameters())
     assert float((logits_of(merged, bench.batch()) - unmerged).abs().max()) <= 1e-10
     plain = bench.task.load(bench.loaded.base, 0, torch.float64)
     assert float((logits_of(plain.model, bench.batch()) - unmerged).abs().max()) > 1e-3
@@ -156,7 +175,7 @@ def opened_plainly(run: Any, base: Path) -> tuple[nn.Module, Any]:
 
     folder = run.folder.model
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    if run.card["method"]["kind"] != "lora":
+    if not KINDS[run.card["method"]["kind"]].facts.is_adapter:
         return AutoModelForSequenceClassification.from_pretrained(folder), tokenizer
     model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=3)
     model.config.pad_token_id = tokenizer.pad_token_id
@@ -186,7 +205,7 @@ def test_saved_folder_opens_in_plain_libraries(
     assert float((theirs - logits_of(untrained, dict(batch))).abs().max()) > 1e-3
     answers = [answer["label"] for answer in run.predict(TEXTS)]
     assert answers == [tiny.LABELS[index] for index in theirs.argmax(dim=-1).tolist()]
-    if kind != "lora":
+    if not KINDS[kind].facts.is_adapter:
         assert model.config.id2label == dict(enumerate(tiny.LABELS))
         assert model.config.label2id == {label: index for index, label in enumerate(tiny.LABELS)}
     assert run.card["labels"] == list(tiny.LABELS)

@@ -25,14 +25,18 @@ from tunesmith.open import Run
 from tunesmith.preparing import apply_method
 from tunesmith.recipe import (
     BitFit,
+    Dora,
     Full,
     GradualUnfreezing,
     Head,
+    Ia3,
     ImageClassification,
     LanguageModeling,
     LastLayers,
     Lora,
     Machine,
+    Prefix,
+    Prompt,
     QuestionAnswering,
     Recipe,
     SentenceSimilarity,
@@ -52,6 +56,10 @@ EVERY_METHOD: dict[str, Settings] = {
     "gradual-unfreezing": GradualUnfreezing(until=0.5),
     "bitfit": BitFit(),
     "lora": Lora(rank=4),
+    "dora": Dora(rank=4),
+    "ia3": Ia3(),
+    "prefix": Prefix(tokens=4),
+    "prompt": Prompt(tokens=4),
 }
 TASKS: dict[str, tuple[Settings, Callable[[int], list[dict[str, Any]]]]] = {
     "text-classification": (TextClassification(), tiny.make_rows),

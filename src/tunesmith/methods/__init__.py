@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from tunesmith.methods.low_rank import LoraTuning
+from tunesmith.methods.low_rank import DoraTuning, LoraTuning
 from tunesmith.methods.own_weights import BiasTuning, FullTuning, GradualTuning, HeadTuning, LastLayersTuning
+from tunesmith.methods.rescaling import Ia3Tuning
+from tunesmith.methods.virtual_tokens import PrefixTuning, PromptTuning
 from tunesmith.recipe.base import Settings
 
 METHODS: dict[str, Any] = {
@@ -15,6 +17,10 @@ METHODS: dict[str, Any] = {
     "gradual-unfreezing": GradualTuning,
     "bitfit": BiasTuning,
     "lora": LoraTuning,
+    "dora": DoraTuning,
+    "ia3": Ia3Tuning,
+    "prefix": PrefixTuning,
+    "prompt": PromptTuning,
 }
 
 

@@ -195,5 +195,19 @@ def merged(model: nn.Module, base: Base) -> nn.Module:
         from peft import PeftModel
 
         with safety.opening(adapter):
-            model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
+            model = without_adapter(PeftModel.from_pretrained(model, str(adapter)))
     return model
+
+
+def without_adapter(model: Any) -> nn.Module:
+    """The plain model with an adapter's updates in its weights, and the head that was trained beside it. Heads are put
+    in place first: PEFT itself does that only for heads of a single layer, under some kinds of adapter."""
+    from peft.utils import ModulesToSaveWrapper
+
+    plain = model.get_base_model()
+    wrapped = [(name, module) for name, module in plain.named_modules() if isinstance(module, ModulesToSaveWrapper)]
+    for name, module in wrapped:
+        parent, _, last = name.rpartition(".")
+        setattr(plain.get_submodule(parent), last, module.modules_to_save["default"])
+    merged_model: nn.Module = model.merge_and_unload()
+    return merged_model

@@ -12,7 +12,19 @@ from tunesmith.recipe.base import Settings
 from tunesmith.recipe.classification import Classification, ImageClassification, TextClassification
 from tunesmith.recipe.data import Data, with_paths
 from tunesmith.recipe.judge import Deploy, Judge, Machine
-from tunesmith.recipe.methods import BitFit, Full, GradualUnfreezing, Head, LastLayers, Lora, Method
+from tunesmith.recipe.methods import (
+    BitFit,
+    Dora,
+    Full,
+    GradualUnfreezing,
+    Head,
+    Ia3,
+    LastLayers,
+    Lora,
+    Method,
+    Prefix,
+    Prompt,
+)
 from tunesmith.recipe.tasks import LanguageModeling, QuestionAnswering, SentenceSimilarity, Task, TokenClassification
 from tunesmith.recipe.train import Train
 from tunesmith.recipe.writing import Summarization, Translation
@@ -22,9 +34,11 @@ __all__ = [
     "Classification",
     "Data",
     "Deploy",
+    "Dora",
     "Full",
     "GradualUnfreezing",
     "Head",
+    "Ia3",
     "ImageClassification",
     "Judge",
     "LanguageModeling",
@@ -32,6 +46,8 @@ __all__ = [
     "Lora",
     "Machine",
     "Method",
+    "Prefix",
+    "Prompt",
     "QuestionAnswering",
     "Recipe",
     "SentenceSimilarity",
