@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -9,13 +10,15 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
-from workbench import set_up, train
+from workbench import logits_of, set_up, train
 
 from tunesmith.errors import ModelError
+from tunesmith.methods.quantised import quantise
 from tunesmith.models.layers import count_parameters
-from tunesmith.recipe import Dora, Ia3, Lora
+from tunesmith.recipe import Dora, Ia3, Lora, Prefix, Prompt, Qlora
 
 Bases = Callable[..., Path]
+quantises = pytest.mark.skipif(not importlib.util.find_spec("bitsandbytes"), reason="bitsandbytes is not installed")
 
 
 def shapes_of(folder: Path) -> list[tuple[int, int]]:
@@ -40,8 +43,13 @@ def test_as_many_numbers_move_as_the_formulas_say(bases: Bases, family: str) -> 
     lengths = sum(outside for _, outside in layers)
     keys_and_values = {"bert": 3 * 2 * 32, "llama": 3 * 2 * 16}[family]  # a Llama's are half as wide as it is
     factors = keys_and_values + 3 * 64 + head_of(family)
-    for method, wanted in ((Lora(rank=4), lora), (Dora(rank=4), lora + lengths), (Ia3(), factors)):
-        assert count_parameters(set_up(bases(family), method).loaded.model)["trainable"] == wanted
+    wanted = {Lora(rank=4): lora, Dora(rank=4): lora + lengths, Ia3(): factors}
+    wanted[Prefix(tokens=4)] = 4 * keys_and_values + head_of(family)
+    for method, numbers in wanted.items():
+        assert count_parameters(set_up(bases(family), method).loaded.model)["trainable"] == numbers
+    if family == "bert":
+        prompt = count_parameters(set_up(bases(family), Prompt(tokens=4)).loaded.model)["trainable"]
+        assert prompt == 4 * 32 + head_of(family)
 
 
 @pytest.mark.parametrize("scaling", ["standard", "rank-stabilised"])
@@ -130,3 +138,62 @@ def test_what_matches_nothing_is_refused_with_what_there_is(bases: Bases) -> Non
 def test_a_model_without_keys_is_refused_with_what_there_is(bases: Bases) -> None:
     with pytest.raises(ModelError, match=r"ia3: no keys and values are known in this model.*there are: "):
         set_up(bases("efficientnet-lite"), Ia3(), kind="image-classification")
+
+
+NF4 = (-1.0, -0.6961928, -0.52507305, -0.39491749, -0.28444138, -0.18477343, -0.09105004, 0.0, 0.0795803, 0.1609302,
+       0.2461123, 0.33791524, 0.44070983, 0.562617, 0.72295684, 1.0)  # fmt: skip
+"""The sixteen values of the paper's appendix."""
+
+
+@quantises
+def test_4_bits_hold_the_nearest_of_sixteen_values(bases: Bases) -> None:
+    """Every number of a quantised layer is one of NF4's times its block's largest, up to the scales' own 8 bits; heads
+    are exact, and what a weight counts for is what it stands for."""
+    bench = set_up(bases("bert"), Qlora(rank=4), precision="fp32")
+    plain = bench.task.load(bench.loaded.base, 0, torch.float32).model
+    name = "bert.encoder.layer.1.output.dense"
+    layer = bench.loaded.model.get_submodule(f"base_model.model.{name}").base_layer
+    blocks = plain.get_submodule(name).weight.detach().reshape(-1, 64)
+    scales = blocks.abs().amax(dim=1, keepdim=True)
+    values = torch.tensor(NF4)
+    nearest = values[(blocks / scales)[..., None].sub(values).abs().argmin(dim=-1)] * scales
+    found = layer(torch.eye(64)).T - layer.bias[:, None]
+    assert float((found.detach().reshape(-1, 64) - nearest).abs().max()) <= 0.02 * float(scales.max())
+    assert layer.weight.numel() == blocks.numel() // 2 and layer.weight.element_size() == 1
+    lora = set_up(bases("bert"), Lora(rank=4), precision="fp32")
+    assert count_parameters(bench.loaded.model) == count_parameters(lora.loaded.model)
+    head = bench.loaded.model.get_submodule("base_model.model.classifier.original_module")
+    assert torch.equal(head.weight, plain.classifier.weight)
+
+
+@quantises
+@pytest.mark.parametrize("family", ["bert", "llama"])
+def test_merged_4_bits_are_what_they_stand_for(bases: Bases, family: str) -> None:
+    """A plain model with the same logits, without a trace of PEFT or of 4 bits."""
+    bench = set_up(
+        bases(family), Qlora(rank=4, target_modules=["dense"] if family == "bert" else "auto"), precision="fp32"
+    )
+    train(bench, steps=4, learning_rate=1e-2)
+    unmerged = bench.logits()
+    merged = bench.method.merge(bench.loaded)
+    assert all(parameter.dtype == torch.float32 for parameter in merged.parameters())
+    assert not any(
+        part in name for part in ("lora", "base_layer", "modules_to_save") for name, _ in merged.named_modules()
+    )
+    assert float((logits_of(merged, bench.batch()) - unmerged).abs().max()) <= 1e-5
+
+
+@quantises
+def test_a_t5_keeps_exact_what_it_wants_exact(writers: Bases) -> None:
+    """Its feed-forward parts cast their input to the dtype of `wo`: to bytes, were that quantised."""
+    bench = set_up(writers("t5"), Qlora(rank=4), precision="fp32", kind="summarization")
+    kinds = {name.removesuffix(".base_layer").rpartition(".")[2]: type(module).__name__
+             for name, module in bench.loaded.model.named_modules() if name.endswith(".base_layer")}  # fmt: skip
+    assert kinds["wo"] == "Linear" and kinds["wi"] == kinds["q"] == "Linear4bit"
+
+
+def test_without_the_package_it_is_named(bases: Bases, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = set_up(bases("bert"), Lora(rank=2))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ModelError, match=r'bitsandbytes is not installed; pip install "tunesmith\[quant\]"'):
+        quantise(bench.loaded)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,10 @@ METHODS: dict[str, Any] = {
     "last-layers": {"kind": "last-layers", "layers": 1},
     "lora": {"kind": "lora", "rank": 4, "dropout": 0.1},
     "dora": {"kind": "dora", "rank": 4, "dropout": 0.1, "b_rate_factor": 4},
+    **({"qlora": {"kind": "qlora", "rank": 4}} if find_spec("bitsandbytes") else {}),
     "ia3": "ia3",
+    "prefix": {"kind": "prefix", "tokens": 3},
+    "prompt": {"kind": "prompt", "tokens": 3},
 }
 WATCHED = ("scores.json", "verdict.json", "check.json", "recipe.yaml")
 

@@ -380,6 +380,15 @@ TABLE: dict[str, Row] = {
     "method.last-layers.layers": Row({"method": {"layers": 2}}, manifest("parameters", "trainable"), common=LAST),
     **low_rank_rows("lora"),
     **low_rank_rows("dora"),
+    **low_rank_rows("qlora"),
+    "method.prefix.kind": Row({"method": "prefix"}, manifest("parameters", "trainable")),
+    "method.prefix.tokens": Row(
+        {"method": {"tokens": 3}}, manifest("parameters", "trainable"), common={"method": "prefix"}
+    ),
+    "method.prompt.kind": Row({"method": "prompt"}, manifest("parameters", "trainable")),
+    "method.prompt.tokens": Row(
+        {"method": {"tokens": 3}}, manifest("parameters", "trainable"), common={"method": "prompt"}
+    ),
     "method.ia3.kind": Row({"method": "ia3"}, manifest("parameters", "trainable")),
     "method.ia3.target_modules": Row(
         {"method": {"target_modules": ["value"]}}, manifest("parameters", "trainable"), common={"method": "ia3"}

@@ -13,6 +13,7 @@ from workbench import EVERY_METHOD, Bench, logits_of, run_tiny, set_up, train
 
 import tiny
 from tunesmith.folder import lines
+from tunesmith.methods.quantised import quantise
 from tunesmith.models import layers
 from tunesmith.models.loaded import as_base
 from tunesmith.recipe import Settings
@@ -28,14 +29,19 @@ MOVING = {
     ("bert", "bitfit"): (".bias", "classifier."),
     ("bert", "lora"): ("lora_", "classifier.modules_to_save."),
     ("bert", "dora"): ("lora_", "classifier.modules_to_save."),
+    ("bert", "qlora"): ("lora_", "classifier.modules_to_save."),
     ("bert", "ia3"): ("ia3_l", "classifier.modules_to_save."),
+    ("bert", "prefix"): ("prompt_encoder.", "classifier.modules_to_save."),
+    ("bert", "prompt"): ("prompt_encoder.", "classifier.modules_to_save."),
     ("llama", "full"): ("model.embed_tokens.", "model.layers.", "model.norm.", "score."),
     ("llama", "head"): ("score.",),
     ("llama", "last-layers"): ("model.layers.2.", "score."),
     ("llama", "gradual-unfreezing"): ("model.embed_tokens.", "model.layers.", "model.norm.", "score."),
     ("llama", "lora"): ("lora_", "score.modules_to_save."),
     ("llama", "dora"): ("lora_", "score.modules_to_save."),
+    ("llama", "qlora"): ("lora_", "score.modules_to_save."),
     ("llama", "ia3"): ("ia3_l", "score.modules_to_save."),
+    ("llama", "prefix"): ("prompt_encoder.", "score.modules_to_save."),
 }
 """Parts of the names of the weights that may move, written out by hand."""
 
@@ -46,13 +52,17 @@ DETERMINISTIC = {
     "bitfit": 0,
     "lora": 0,
     "dora": 0,
+    "qlora": 0,
     "ia3": 0,
+    "prefix": 3,
+    "prompt": 3,
     "gradual-unfreezing": 3,
 }
 """How many of three layers are frozen in the first two of eight steps, so that their dropout must be off."""
 
-FAMILIES = {"bitfit": ("bert", "distilbert")}
-"""Of which families a method is tried on, if not on all: a llama has no biases."""
+FAMILIES = {"bitfit": ("bert", "distilbert"), "prefix": ("bert", "llama"), "prompt": ("bert", "distilbert")}
+"""Of which families a method is tried on, if not on all: a Llama has no biases, a DistilBERT takes no keys and values
+from outside, and with a prompt a Llama that classifies would read padding."""
 
 
 MARKS = ("lora", "modules_to_save", "base_layer", "ia3")
@@ -120,6 +130,8 @@ def test_as_base_is_the_base(bases: Bases, family: str, kind: str) -> None:
     bench = trained(folder, EVERY_METHOD[kind])
     tuned, weights, batch = bench.logits(), bench.weights(), bench.batch()
     plain = bench.task.load(bench.loaded.base, 0, torch.float32)
+    if kind == "qlora":
+        quantise(plain)  # the base of such a run
     wanted = logits_of(plain.model, batch)
     with as_base(bench.loaded) as model:
         assert torch.equal(logits_of(model, batch), wanted)
@@ -171,13 +183,22 @@ TEXTS = ["my card was lost", "cash please", "why is the transfer not here and wh
 def opened_plainly(run: Any, base: Path) -> tuple[nn.Module, Any]:
     """By transformers' Auto classes and PEFT alone."""
     from peft import PeftModel
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer, BitsAndBytesConfig
 
     folder = run.folder.model
     tokenizer = AutoTokenizer.from_pretrained(folder)
     if not KINDS[run.card["method"]["kind"]].facts.is_adapter:
         return AutoModelForSequenceClassification.from_pretrained(folder), tokenizer
-    model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=3)
+    in_4_bits = {}
+    if run.card["method"]["kind"] == "qlora":
+        in_4_bits["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=torch.float32,
+            llm_int8_skip_modules=["classifier", "score"],
+        )
+    model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=3, **in_4_bits)
     model.config.pad_token_id = tokenizer.pad_token_id
     return PeftModel.from_pretrained(model, folder), tokenizer
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ from tunesmith.recipe import (
     Machine,
     Prefix,
     Prompt,
+    Qlora,
     QuestionAnswering,
     Recipe,
     SentenceSimilarity,
@@ -57,6 +59,7 @@ EVERY_METHOD: dict[str, Settings] = {
     "bitfit": BitFit(),
     "lora": Lora(rank=4),
     "dora": Dora(rank=4),
+    **({"qlora": Qlora(rank=4)} if find_spec("bitsandbytes") else {}),
     "ia3": Ia3(),
     "prefix": Prefix(tokens=4),
     "prompt": Prompt(tokens=4),

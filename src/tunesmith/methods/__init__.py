@@ -6,6 +6,7 @@ from typing import Any
 
 from tunesmith.methods.low_rank import DoraTuning, LoraTuning
 from tunesmith.methods.own_weights import BiasTuning, FullTuning, GradualTuning, HeadTuning, LastLayersTuning
+from tunesmith.methods.quantised import QloraTuning
 from tunesmith.methods.rescaling import Ia3Tuning
 from tunesmith.methods.virtual_tokens import PrefixTuning, PromptTuning
 from tunesmith.recipe.base import Settings
@@ -18,6 +19,7 @@ METHODS: dict[str, Any] = {
     "bitfit": BiasTuning,
     "lora": LoraTuning,
     "dora": DoraTuning,
+    "qlora": QloraTuning,
     "ia3": Ia3Tuning,
     "prefix": PrefixTuning,
     "prompt": PromptTuning,

@@ -22,6 +22,9 @@ from tunesmith.models.loaded import Loaded
 class AdapterTuning(UsualMethod):
     """Adds, saves and opens an adapter; `config` says which."""
 
+    opens_to_train = True
+    """Whether PEFT opens it with weights that can move."""
+
     def __init__(self, settings: Any) -> None:
         self.settings = settings
 
@@ -67,7 +70,7 @@ class AdapterTuning(UsualMethod):
         safety.check_adapter(folder)
         with safety.opening(folder):
             loaded.model = PeftModel.from_pretrained(
-                loaded.model, str(folder), is_trainable=True, autocast_adapter_dtype=False
+                loaded.model, str(folder), is_trainable=self.opens_to_train, autocast_adapter_dtype=False
             )
         return loaded
 

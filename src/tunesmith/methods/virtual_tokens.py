@@ -40,6 +40,7 @@ class VirtualTokens(AdapterTuning):
     """What both share."""
 
     settings: Prefix | Prompt
+    opens_to_train = False
 
     def apply(self, loaded: Loaded) -> Loaded:
         return self._tried_out(super().apply(self._require_class(loaded)))
@@ -121,8 +122,8 @@ def _answers(loaded: Loaded, kind: str, texts: list[str]) -> torch.Tensor:
 
 
 class PrefixTuning(VirtualTokens):
-    """`tokens` keys and values before those of each row in every layer: 2 x tokens x layers x width of the keys numbers,
-    drawn from a normal distribution.
+    """`tokens` keys and values before those of each row in every layer, drawn from a normal distribution: 2 x tokens x
+    layers x width of the keys numbers.
 
     Source: Li and Liang 2021, arXiv:2101.00190, without the network that makes them in the paper.
     """

@@ -24,6 +24,7 @@ from tunesmith.recipe.methods import (
     Method,
     Prefix,
     Prompt,
+    Qlora,
 )
 from tunesmith.recipe.tasks import LanguageModeling, QuestionAnswering, SentenceSimilarity, Task, TokenClassification
 from tunesmith.recipe.train import Train
@@ -48,6 +49,7 @@ __all__ = [
     "Method",
     "Prefix",
     "Prompt",
+    "Qlora",
     "QuestionAnswering",
     "Recipe",
     "SentenceSimilarity",

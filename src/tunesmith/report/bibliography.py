@@ -105,6 +105,13 @@ BIBTEX = {
   year      = {2021},
   note      = {arXiv:2104.08691}
 }""",
+    "dettmers2023qlora": """@inproceedings{dettmers2023qlora,
+  title     = {{QLoRA}: Efficient Finetuning of Quantized {LLMs}},
+  author    = {Dettmers, Tim and Pagnoni, Artidoro and Holtzman, Ari and Zettlemoyer, Luke},
+  booktitle = {Advances in Neural Information Processing Systems 36},
+  year      = {2023},
+  note      = {arXiv:2305.14314}
+}""",
     "kumar2022lpft": """@inproceedings{kumar2022lpft,
   title     = {Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution},
   author    = {Kumar, Ananya and Raghunathan, Aditi and Jones, Robbie and Ma, Tengyu and Liang, Percy},
