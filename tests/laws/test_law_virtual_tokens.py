@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -126,10 +127,10 @@ def test_what_is_written_does_not_depend_on_padding(writers: Bases, task: str, f
 @pytest.mark.parametrize("method", [Prefix(tokens=20), Prompt(tokens=20)], ids=["prefix", "prompt"])
 def test_virtual_tokens_take_places_from_rows(bases: Bases, tiny_data: Path, tmp_path: Path, method: Settings) -> None:
     """A model with 66 places takes rows of 46 tokens beside 20 virtual ones; more are refused before they fail."""
-    sections = {"method": method.model_dump(), "train": {"steps": 2, "max_length": 47}}
+    sections: dict[str, Any] = {"method": method.model_dump(), "train": {"steps": 2, "max_length": 47}}
     with pytest.raises(ModelError, match="47 tokens, but the model has places for 46 beside 20 virtual tokens"):
         run_tiny(bases("bert"), tiny_data / "train.jsonl", tmp_path / "no", **sections)
-    sections["train"] = {"steps": 2}
+    sections |= {"train": {"steps": 2}, "data": {"validation": 0.5}}
     texts = [{"text": f"{i} " + "card " * 90, "label": tiny.LABELS[i % 2]} for i in range(12)]
     long = tiny.write_rows(tmp_path / "long.jsonl", texts)
     run = run_tiny(bases("bert"), long, tmp_path / "run", **sections)
@@ -153,3 +154,35 @@ def test_there_is_nothing_to_merge(bases: Bases) -> None:
     bench = set_up(bases("bert"), METHODS["prompt"])
     with pytest.raises(ModelError, match="virtual tokens are no part of the base's weights"):
         bench.method.merge(bench.loaded)
+
+
+@pytest.mark.parametrize(
+    ("task", "make"), [("token-classification", "entity_rows"), ("question-answering", "questions")]
+)
+def test_the_card_says_how_plain_libraries_answer_alike(
+    bases: Bases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    task: str, make: str,
+) -> None:  # fmt: skip
+    """The card's lines leave out the virtual positions: tags and answers are those of our own opened model."""
+    rows = getattr(tiny, f"make_{make}")(40)
+    if task == "question-answering":
+        rows = [{**row, "answers": [{"text": text} for text in row["answers"]["texts"]]} for row in rows]
+    data = tiny.write_rows(tmp_path / "rows.jsonl", rows)
+    course = {"steps": 6, "learning_rate": 0.3}
+    run = run_tiny(
+        bases("bert"), data, tmp_path / "run", task=task, method={"kind": "prompt", "tokens": 3}, train=course
+    )
+    snippet = re.search(r"```python\n(.*?)```", (run.folder.path / "README.md").read_text(), re.DOTALL)
+    assert snippet
+    monkeypatch.chdir(run.folder.path)
+    names: dict[str, Any] = {}
+    exec(compile(snippet[1], "README.md", "exec"), names)
+    said = capsys.readouterr().out.strip()
+    with torch.inference_mode():
+        output = run.loaded(**names["inputs"])
+    if task == "token-classification":
+        tags = [run.card["labels"][place] for place in output.logits[0].argmax(dim=-1)]
+        assert said == str(list(zip(names["inputs"].tokens(), tags, strict=True)))
+        return
+    first, last = int(output.start_logits.argmax()), int(output.end_logits.argmax())
+    assert (names["first"], names["last"]) == (first, last)
