@@ -123,7 +123,7 @@ def choose(
     open_choices += [("train.long_text", policy, "usual for this task") for policy in recipe.task.long_texts[:1]]
     open_choices += [("train.max_length", longest, "the most that the model takes")] * bool(recipe.task.long_texts)
     if isinstance(recipe.method, LowRank):
-        open_choices.append(("method.alpha", 2.0 * recipe.method.rank, "twice the rank"))
+        open_choices.append(("method.alpha", 2 * recipe.method.rank, "twice the rank"))
     recipe = _with_head_first(recipe, choices, full_rate)
     changes: dict[str, dict[str, Any]] = {}
     for key, value, why in open_choices:
