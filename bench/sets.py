@@ -135,7 +135,7 @@ GROUPS = {
                 settings=(*ALL_WEIGHTS, "data.validation=0.1", "judge.baselines=[copy]"),
             ),
             "scitldr_a": Set(
-                "scitldr_a", "scitldr_a/test.jsonl", limit=220, test_rows=150,
+                "scitldr_a", "scitldr_a/test.jsonl", limit=160, test_rows=100,
                 settings=(*ALL_WEIGHTS, "data.validation=0.1", "judge.baselines=[lead]"),
             ),
         },
@@ -166,7 +166,9 @@ GROUPS = {
     ),
     "similarity": Group(
         "bench.peers.similarity",
-        {"stsb_en": Set("stsb_en", settings=("task=sentence-similarity", "data.columns={}"))},
+        {"stsb_en": Set(
+            "stsb_en", limit=1200, settings=("task=sentence-similarity", "data.columns={}", "train.epochs=3"),
+        )},
         (
             "bench/peers/similarity.py", "src/tunesmith/tasks/sentence_similarity.py",
             "src/tunesmith/models/encoders.py",

@@ -189,15 +189,20 @@ def predict(
 
 @app.command()
 def compare(
-    runs: Annotated[list[Path], typer.Argument(help="Two or more run folders.", show_default=False)], json: Json = False
+    runs: Annotated[list[Path], typer.Argument(help="Two or more run folders.", show_default=False)],
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write an HTML page, too.")] = None,
+    json: Json = False,
 ) -> None:
-    """Compare runs on the same rows, with paired intervals."""
+    """Compare runs on the same rows: score, cost and paired intervals."""
     if len(runs) < 2:
         raise RecipeError("name at least two runs", "compare")
-    from tunesmith.compare import compare
+    from tunesmith.compare import compare, write_comparison
     from tunesmith.printing import print_comparison
 
-    print_comparison(compare([str(path) for path in runs]), json)
+    result = compare([str(path) for path in runs])
+    if output is not None:
+        write_comparison(result, output)
+    print_comparison(result, json)
 
 
 @app.command("list")

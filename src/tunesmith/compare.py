@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from tunesmith import folder as folders
@@ -11,7 +12,10 @@ from tunesmith.errors import CheckpointError
 from tunesmith.evaluation import difference, score
 from tunesmith.folder import RunFolder
 from tunesmith.judging import read_predictions
+from tunesmith.recipe import methods as method_settings
 from tunesmith.recipe import tasks as task_settings
+from tunesmith.report.comparison import make_comparison
+from tunesmith.report.wording import short_method
 
 
 def compare(paths: Sequence[str]) -> dict[str, Any]:
@@ -46,6 +50,17 @@ def compare(paths: Sequence[str]) -> dict[str, Any]:
     return {"primary": primary, "split": first["split"], "rows": len(first["predictions"]), "runs": table}
 
 
+def write_comparison(result: dict[str, Any], page: Path) -> None:
+    """Write what `compare` found as one HTML page.
+
+    Raises:
+        RecipeError: nothing may be written there.
+    """
+    folders.require_permission(page)
+    with folders.disk_errors_named(page, 1_000_000):
+        folders.write_text(page, make_comparison(result))
+
+
 def _unfinished(path: str) -> CheckpointError:
     return CheckpointError("not a finished run", path, f"`tunesmith resume {path}` it first")
 
@@ -62,7 +77,7 @@ def _read(path: str) -> dict[str, Any]:
     return {
         "run": path,
         "task": card["task"],
-        "method": card["method"]["kind"],
+        "method": short_method(method_settings.KINDS[card["method"]["kind"]](**card["method"])),
         "primary": scores["primary"],
         "split": split,
         "rows_sha256": manifest["data"][split]["rows_sha256"],

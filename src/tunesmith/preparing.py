@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tunesmith import methods, preflight, rewrites, tasks
-from tunesmith.choices import Choice, choose, choose_target, total_steps
+from tunesmith.choices import HOWARD, Choice, choose, choose_target, steps_of, total_steps
 from tunesmith.data.batches import Order
 from tunesmith.data.findings import Finding
 from tunesmith.data.loading import Splits
@@ -21,7 +21,10 @@ from tunesmith.devices import Devices, seed_everything
 from tunesmith.errors import DataError, Fault, ModelError, ResourceError
 from tunesmith.fitting import Voice
 from tunesmith.lengths import Lengths, count_lengths
+from tunesmith.methods.contract import Span
 from tunesmith.methods.head_first import require_new_head
+from tunesmith.methods.own_weights import Joining
+from tunesmith.models import layers
 from tunesmith.models.layers import count_parameters
 from tunesmith.models.loaded import Loaded
 from tunesmith.models.references import Base, find_base
@@ -115,7 +118,22 @@ def note(start: Start, findings: Sequence[Finding], lengths: Mapping[str, Length
         message = "the base has no head for this task: what a new one says at first would spoil what the base knows"
         remedy = "train one with `method: head`, then name that run folder as the model of this recipe"
         notes.append(Note(NEW_HEAD, "stop", message, start.recipe.model, remedy, KUMAR))
+    if start.recipe.method.kind == "gradual-unfreezing":
+        notes += _on_joining(start)
     return notes
+
+
+def _on_joining(start: Start) -> list[Note]:
+    """Whether layers are left that never join."""
+    rows, batch = len(start.splits.train), start.recipe.train.batch_size
+    span = Span(total_steps(start.recipe, rows), steps_of(1.0, rows, batch), start.recipe.seed)
+    deepest = max(layers.depths(start.loaded.model, start.loaded.head_names).values())
+    joined = Joining.of(start.method.settings, span, deepest).depth_at(span.steps)
+    if joined >= deepest:
+        return []
+    message = f"{joined} of {deepest} layers (the embeddings count as one) join the head before training ends"
+    remedy = "method.until: 0.5 lets all join in the first half; or more epochs, or a smaller method.every"
+    return [Note("layers-never-join", "info", message, remedy=remedy, source=HOWARD, count=deepest - joined)]
 
 
 def apply_method(method: Any, loaded: Loaded, seed: int, devices: Devices) -> None:

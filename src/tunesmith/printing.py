@@ -171,12 +171,12 @@ def print_comparison(result: Mapping[str, Any], as_json: bool) -> None:
         print_json(result)
         return
     typer.echo(f"{result['primary']} on {result['rows']:,} {result['split']} rows, with 95 % intervals; best first")
-    header = f"{'run':<28}{'method':<14}{'score':<26}{'minus the best (paired)':<30}{'moving':>12}"
+    header = f"{'run':<28}{'method':<26}{'score':<26}{'minus the best (paired)':<30}{'moving':>12}"
     typer.echo(header + f"{'seconds':>9}{'peak MB':>9}{'disk MB':>9}")
     for row in result["runs"]:
         s, d = row["score"], row["difference"]
         typer.echo(
-            f"{_short(row['run'], 27):<28}{row['method']:<14}"
+            f"{_short(row['run'], 27):<28}{_short(row['method'], 25):<26}"
             f"{s['value']:.4f} [{s['low']:.4f}, {s['high']:.4f}]  "
             f"{d['value']:+.4f} [{d['low']:+.4f}, {d['high']:+.4f}]   "
             f"{row['trainable']:>12,}{row['seconds']:>9.0f}{row['peak_memory_bytes'] / 1e6:>9.0f}"

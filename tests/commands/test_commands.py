@@ -468,6 +468,11 @@ def test_compare_puts_the_best_first_with_paired_intervals(tunesmith: Command, r
     assert best["difference"] == {"value": 0.0, "low": 0.0, "high": 0.0}
     assert worse["difference"]["low"] <= worse["difference"]["value"] <= worse["difference"]["high"]
     assert answered.json["rows"] == 21 and answered.json["split"] == "test"
+    page = recipe.parent / "table.html"
+    assert tunesmith("compare", *folders, "-o", page).code == 0
+    written = page.read_text()
+    assert f"{best['score']['value']:.4f}" in written and written.count("<svg") == 2 and "http-equiv" in written
+    assert tunesmith("compare", *folders, "-o", recipe.parent).code == 2
 
 
 def test_compare_refuses_one_run_unfinished_runs_and_other_rows(

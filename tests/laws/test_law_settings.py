@@ -5,8 +5,9 @@ from __future__ import annotations
 import types
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Union, get_args, get_origin
+from typing import Annotated, Any, Union, get_args, get_origin
 
 import pytest
 import torch
@@ -199,6 +200,17 @@ def low_rank_rows(kind: str) -> dict[str, Row]:
     }
 
 
+OWN = ("full", "last-layers", "gradual-unfreezing")
+TUNING = (*OWN, "bitfit", "lora", "dora", "qlora", "ia3")
+OPTIONS: list[tuple[str, Any, tuple[str, ...]]] = [
+    ("mixout", 0.5, OWN),
+    ("l2_sp", 1.0, OWN),
+    ("layer_decay", 2.0, TUNING),
+    ("head_first", 1.0, TUNING),
+]
+"""What methods can be joined with, and which can."""
+
+GRADUAL = {"method": {"kind": "gradual-unfreezing", "every": 0.2}}
 LAST = {"method": {"kind": "last-layers", "layers": 1}}
 ABSENT = next(name for name, here in (("cuda", torch.cuda.is_available()), ("mps", False)) if not here)
 
@@ -378,23 +390,45 @@ TABLE: dict[str, Row] = {
     "method.head.kind": Row({"method": "head"}, manifest("parameters", "trainable")),
     "method.last-layers.kind": Row(LAST, manifest("parameters", "trainable")),
     "method.last-layers.layers": Row({"method": {"layers": 2}}, manifest("parameters", "trainable"), common=LAST),
+    "method.bitfit.kind": Row({"method": "bitfit"}, manifest("parameters", "trainable")),
+    "method.gradual-unfreezing.kind": Row(GRADUAL, weights),
+    "method.gradual-unfreezing.every": Row({"method": {"every": 0.1}}, weights, common=GRADUAL),
+    "method.gradual-unfreezing.until": Row({"method": {"until": 0.5}}, weights, common=GRADUAL),
+    **{
+        f"method.{kind}.{name}": Row(
+            {"method": {name: value}},
+            weights,
+            common=GRADUAL if kind == "gradual-unfreezing" else {"method": {"kind": kind}},
+        )
+        for name, value, kinds in OPTIONS
+        for kind in kinds
+    },
+    **{
+        f"method.{kind}.head_first.{name}": Row(
+            {"method": {"head_first": {name: value}}}, weights, common={"method": {"kind": kind, "head_first": {}}}
+        )
+        for name, value in {"epochs": 1.0, "learning_rate": 1e-2}.items()
+        for kind in TUNING
+    },
     **low_rank_rows("lora"),
     **low_rank_rows("dora"),
     **low_rank_rows("qlora"),
     "method.prefix.kind": Row({"method": "prefix"}, manifest("parameters", "trainable")),
     "method.prefix.tokens": Row(
-        {"method": {"tokens": 3}}, manifest("parameters", "trainable"), common={"method": "prefix"}
+        {"method": {"tokens": 3}}, manifest("parameters", "trainable"), common={"method": {"kind": "prefix"}}
     ),
     "method.prompt.kind": Row({"method": "prompt"}, manifest("parameters", "trainable")),
     "method.prompt.tokens": Row(
-        {"method": {"tokens": 3}}, manifest("parameters", "trainable"), common={"method": "prompt"}
+        {"method": {"tokens": 3}}, manifest("parameters", "trainable"), common={"method": {"kind": "prompt"}}
     ),
     "method.ia3.kind": Row({"method": "ia3"}, manifest("parameters", "trainable")),
     "method.ia3.target_modules": Row(
-        {"method": {"target_modules": ["value"]}}, manifest("parameters", "trainable"), common={"method": "ia3"}
+        {"method": {"target_modules": ["value"]}},
+        manifest("parameters", "trainable"),
+        common={"method": {"kind": "ia3"}},
     ),
     "method.ia3.feedforward_modules": Row(
-        {"method": {"feedforward_modules": []}}, manifest("parameters", "trainable"), common={"method": "ia3"}
+        {"method": {"feedforward_modules": []}}, manifest("parameters", "trainable"), common={"method": {"kind": "ia3"}}
     ),
     "train.epochs": Row(
         {"train": {"epochs": 2}},
@@ -487,8 +521,9 @@ def _tokens_a_row(run: Run) -> list[float]:
 def settings_of(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[str]:
     """Every setting that a recipe can hold, as a dotted path; settings of a kind stand under the kind's name."""
     for name, info in model.model_fields.items():
-        pages = [part for part in _parts(info.annotation) if isinstance(part, type) and issubclass(part, BaseModel)]
-        if not pages:
+        parts = _parts(info.annotation)
+        pages = [part for part in parts if isinstance(part, type) and issubclass(part, BaseModel)]
+        if not pages or types.NoneType in parts:
             yield ".".join((*path, name))
         for page in pages:
             kind = page.model_fields["kind"].default if "kind" in page.model_fields else None
@@ -496,6 +531,8 @@ def settings_of(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[
 
 
 def _parts(annotation: Any) -> list[Any]:
+    if get_origin(annotation) is Annotated:
+        return _parts(get_args(annotation)[0])
     if get_origin(annotation) in (Union, types.UnionType):
         return [part for inner in get_args(annotation) for part in _parts(inner)]
     return [annotation]
@@ -585,6 +622,8 @@ def test_every_setting_has_a_row() -> None:
 @pytest.mark.parametrize("name", TABLE)
 def test_setting_acts(name: str, place: Place, runs: Callable[[dict[str, Any]], Run]) -> None:
     """With the setting changed and all else equal, the run is different in the way the setting says."""
+    if ".qlora." in name and not find_spec("bitsandbytes"):
+        pytest.skip("bitsandbytes is not installed")
     row = TABLE[name]
     common = row.common(place) if callable(row.common) else row.common
     change = row.change(place) if callable(row.change) else row.change

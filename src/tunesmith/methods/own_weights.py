@@ -109,6 +109,13 @@ class Joining:
 
     steps_each: float
 
+    @classmethod
+    def of(cls, settings: GradualUnfreezing, span: Span, deepest: int) -> Joining:
+        """By the span and, where all are to join by a share of it, the number of layers."""
+        if settings.until is not None:
+            return cls(settings.until * span.steps / deepest)
+        return cls(settings.every * span.steps_per_epoch)
+
     def depth_at(self, step: int) -> int:
         """The greatest depth that moves at `step` (1-based)."""
         return int((step - 1) / self.steps_each + 1e-9)
@@ -132,19 +139,13 @@ class GradualTuning(_OwnWeights):
     def begin(self, loaded: Loaded, span: Span) -> None:
         super().begin(loaded, span)
         self._depths = layers.depths(loaded.model, loaded.head_names)
+        self._joining = Joining.of(self.settings, span, max(self._depths.values()))
         self._moves = -1
-
-    def joining(self) -> Joining:
-        """By the span and, where all are to join by a share of it, the number of layers."""
-        deepest = max(self._depths.values())
-        if self.settings.until is not None:
-            return Joining(self.settings.until * self.span.steps / deepest)
-        return Joining(self.settings.every * self.span.steps_per_epoch)
 
     @contextlib.contextmanager
     def at_step(self, loaded: Loaded, step: int) -> Iterator[None]:
         """Only what has joined asks for a gradient, and only that is in training mode."""
-        depth = self.joining().depth_at(step)
+        depth = self._joining.depth_at(step)
         with only(loaded, lambda name: self._depths[name] <= depth), super().at_step(loaded, step):
             if depth != self._moves:
                 layers.set_training_mode(loaded.model)

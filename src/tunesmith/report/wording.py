@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from tunesmith.recipe import Recipe
 from tunesmith.report.record import Score
@@ -173,6 +174,21 @@ def method(recipe: Recipe) -> str:
     settings.pop("kind")
     said = [f"{name.replace('_', ' ')} {_plain(value)}" for name, value in settings.items()]
     return f"{recipe.method.facts.words}{': ' if said else ''}{', '.join(said)}"
+
+
+def short_method(settings: Any) -> str:
+    """A method in a table: its kind, and what was changed of it."""
+    usual = type(settings)()
+    changed = {
+        name: getattr(settings, name)
+        for name in type(settings).model_fields
+        if name not in ("kind", "alpha") and getattr(settings, name) != getattr(usual, name)
+    }
+    said = []
+    for name, value in changed.items():
+        told = value.epochs if name == "head_first" else value
+        said.append(f"{name} {_plain(told)}")
+    return ", ".join([settings.kind, *said])
 
 
 def _plain(value: object) -> str:
