@@ -22,10 +22,12 @@ from safetensors.torch import save_file
 
 from tunesmith import folder as folders
 from tunesmith.errors import CheckpointError, ResourceError
+from tunesmith.models.averages import Average
 from tunesmith.models.loaded import Loaded
 
 FORMAT = 1
 KEEP = 2
+MEAN = "mean"
 WEIGHTS, MOMENTS, STATE, MANIFEST = "weights.safetensors", "moments.safetensors", "state.json", "manifest.json"
 _NAME = re.compile(r"step-(\d{9})")
 
@@ -56,7 +58,12 @@ def path_of(place: Path, step: int) -> Path:
 
 
 def save(
-    place: Path, loaded: Loaded, optimizer: torch.optim.Optimizer, progress: Progress, identity: Mapping[str, Any]
+    place: Path,
+    loaded: Loaded,
+    optimizer: torch.optim.Optimizer,
+    progress: Progress,
+    identity: Mapping[str, Any],
+    average: Average | None = None,
 ) -> Path:
     """Write a checkpoint and remove those no longer needed (all but the newest two and the best).
 
@@ -65,7 +72,7 @@ def save(
     """
     final = path_of(place, progress.step)
     staged = place / f"{folders.STAGING}{final.name}"
-    weights, moments = weights_of(loaded), _moments_of(optimizer)
+    weights, moments = weights_of(loaded), _moments_of(optimizer) | _means_of(average)
     needed = _bytes_of(weights) + _bytes_of(moments) + 100_000
     if _is_valid(final):  # a step has one content: to write it again could only lose it
         return final
@@ -131,6 +138,10 @@ def _moments_of(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
         for key, value in optimizer.state.get(parameter, {}).items():
             moments[f"{key}:{name}"] = value.detach().contiguous()
     return moments
+
+
+def _means_of(average: Average | None) -> dict[str, torch.Tensor]:
+    return {f"{MEAN}:{name}": mean.contiguous() for name, mean in (average.means if average else {}).items()}
 
 
 def _named(optimizer: torch.optim.Optimizer) -> list[tuple[str, torch.nn.Parameter]]:
@@ -251,6 +262,13 @@ def load_weights(path: Path, loaded: Loaded) -> None:
         for name, tensor in tensors.items():
             target = buffers[name.removeprefix("buffer:")] if name.startswith("buffer:") else parameters[name]
             target.copy_(tensor)
+
+
+def load_means(path: Path, loaded: Loaded, average: Average) -> None:
+    """Put a checkpoint's running means into `average`."""
+    devices = {name: parameter.device for name, parameter in loaded.model.named_parameters()}
+    means = {key.partition(":")[2]: mean for key, mean in _tensors(path / MOMENTS).items() if key.startswith(MEAN)}
+    average.means = {name: mean.to(devices[name]) for name, mean in means.items()}
 
 
 def load_moments(path: Path, optimizer: torch.optim.Optimizer) -> None:

@@ -19,6 +19,7 @@ from tunesmith.evaluation import Score, as_predictions, mean_loss, predict, scor
 from tunesmith.folder import RunFolder, append, lines, write_lines
 from tunesmith.loop import Course, Step, make_optimizer, train
 from tunesmith.methods.contract import Span
+from tunesmith.models.averages import Average
 from tunesmith.models.loaded import Loaded
 from tunesmith.recipe import Recipe
 from tunesmith.rewrites import rewritten
@@ -111,6 +112,9 @@ class Fit:
     voice: Voice
     stop: StopSignal
     rewrites: Sequence[str] = ()
+    average: Average | None = None
+    """The running mean of the weights, where the recipe asks for one."""
+
     resumed_from: int = 0
     warnings: list[str] = field(default_factory=list)
 
@@ -129,6 +133,9 @@ class Fit:
         optimizer = make_optimizer(
             self.loaded, method, phase.learning_rate or settings.learning_rate, settings.weight_decay
         )
+        self.average = Average(settings.ema) if settings.ema is not None and phase.method is None else None
+        if self.average is not None:
+            self.average.begin(self.loaded.model)
         progress = self._pick_up(phase, optimizer)
         course = Course(
             phase.steps, settings.warmup_ratio, settings.lr_scheduler, settings.max_grad_norm, self.recipe.seed
@@ -144,6 +151,8 @@ class Fit:
             with rewritten(self.loaded, self.rewrites):
                 for step in steps:
                     progress.step = step.number
+                    if self.average is not None:
+                        self.average.update(self.loaded.model)
                     self._after_step(phase, step, progress, optimizer)
                     if progress.ended:
                         break
@@ -166,6 +175,8 @@ class Fit:
             checkpoints.require_same(checkpoint, self.identity)
             checkpoints.load_weights(checkpoint.path, self.loaded)
             checkpoints.load_moments(checkpoint.path, optimizer)
+            if self.average is not None:
+                checkpoints.load_means(checkpoint.path, self.loaded, self.average)
             progress = checkpoint.progress
             self.resumed_from = max(self.resumed_from, progress.step)
             self.voice.say(f"{phase.name}: resumed from step {progress.step}")
@@ -184,7 +195,8 @@ class Fit:
         is_last = step.number == phase.steps
         evaluates = phase.held is not None and (is_last or step.number % settings.evaluate_every == 0)
         if evaluates and self.devices.is_first:
-            self._evaluate(phase, step, progress)
+            with self.judged_weights():
+                self._evaluate(phase, step, progress)
         if evaluates and self.devices.agree(int(bool(progress.ended))):
             progress.ended = progress.ended or "early stopping"
         if is_last:
@@ -198,6 +210,18 @@ class Fit:
                 f"interrupted after step {step.number} of {phase.steps}; a checkpoint of it is written",
                 f"tunesmith resume {self.folder.path}",
             )
+
+    def judged_weights(self) -> contextlib.AbstractContextManager[None]:
+        """Around whatever judges: the weights that would be kept, their running mean if there is one."""
+        return contextlib.nullcontext() if self.average is None else self.average.in_place(self.loaded.model)
+
+    def take_average(self, checkpoint: Path | None = None) -> None:
+        """Put the running mean (of a checkpoint, or of now) in the place of the weights, for good."""
+        if self.average is None:
+            return
+        if checkpoint is not None:
+            checkpoints.load_means(checkpoint, self.loaded, self.average)
+        self.average.take_place(self.loaded.model)
 
     def _evaluate(self, phase: Phase, step: Step, progress: Progress) -> None:
         """Score the validation rows; note the best step and, by the patience, the end."""
@@ -226,5 +250,5 @@ class Fit:
 
     def _save(self, phase: Phase, progress: Progress, optimizer: Any) -> None:
         if self.devices.is_first and progress.step > 0:
-            checkpoints.save(phase.place, self.loaded, optimizer, progress, self.identity)
+            checkpoints.save(phase.place, self.loaded, optimizer, progress, self.identity, self.average)
         self.devices.wait()

@@ -106,7 +106,7 @@ def settle(recipe: Recipe, material: Material, devices: Devices, voice: Voice, r
     method = methods.build(recipe.method)
     if getattr(recipe.method, "head_first", None):
         require_new_head(loaded)
-    apply_method(method, loaded, recipe.seed, devices)
+    apply_method(method, loaded, recipe, devices)
     return Start(recipe, devices, splits, task, method, base, loaded, task_choices + choices)
 
 
@@ -136,9 +136,11 @@ def _on_joining(start: Start) -> list[Note]:
     return [Note("layers-never-join", "info", message, remedy=remedy, source=HOWARD, count=deepest - joined)]
 
 
-def apply_method(method: Any, loaded: Loaded, seed: int, devices: Devices) -> None:
+def apply_method(method: Any, loaded: Loaded, recipe: Recipe, devices: Devices) -> None:
     """Apply a method with its own random start a function of the seed alone, and put the model on its device."""
-    seed_everything(seed, step=0, rank=0)
+    if recipe.train.dropout is not None:
+        layers.set_dropout(loaded.model, recipe.train.dropout)
+    seed_everything(recipe.seed, step=0, rank=0)
     method.apply(loaded)
     loaded.model.to(devices.device)
     loaded.piece_tokens = devices.micro_batch_tokens

@@ -228,6 +228,7 @@ def _fit_and_take_best(fit: Fit, work: Work, folder: RunFolder) -> Progress:
     progress = fit.run(Phase("fit", folder.checkpoints, work.examples["train"], work.steps, held))
     best = checkpoints.read(checkpoints.path_of(folder.checkpoints, progress.best_step))
     checkpoints.load_weights(best.path, work.loaded)
+    fit.take_average(best.path)
     fit.voice.say(f"training is over ({progress.ended}); the best step was {progress.best_step}")
     return progress
 
@@ -236,10 +237,11 @@ def _refit(fit: Fit, work: Work, folder: RunFolder, steps: int) -> None:
     """Train once more from the start, on train + validation, for as many steps as were best."""
     fit.voice.stage("training again on train + validation")
     work.loaded = fit.loaded = work.task.load(work.base, work.recipe.seed, work.devices.stored)
-    apply_method(work.method, work.loaded, work.recipe.seed, work.devices)
+    apply_method(work.method, work.loaded, work.recipe, work.devices)
     examples = [*work.examples["train"], *work.examples["validation"]]
     _teach_head_first(fit, folder.checkpoints / "refit", examples)
     fit.run(Phase("refit", folder.checkpoints / "refit", examples, fit.devices.agree(steps), held=None))
+    fit.take_average()
 
 
 def _teach_head_first(fit: Fit, place: Path, examples: Sequence[Example]) -> None:
@@ -269,7 +271,7 @@ def _follow(folder: RunFolder, devices: Devices, stop: StopSignal) -> None:
     task.recall(record["learned"])
     base = find_base(recipe.starts_from)
     loaded = task.load(base, recipe.seed, devices.stored)
-    apply_method(method, loaded, recipe.seed, devices)
+    apply_method(method, loaded, recipe, devices)
     train = take_over(folder.handover / "train.safetensors")
     validation = take_over(folder.handover / "validation.safetensors")
     used = [trial["name"] for trial in record["rewrites"] if trial["used"]]
@@ -278,7 +280,7 @@ def _follow(folder: RunFolder, devices: Devices, stop: StopSignal) -> None:
     fit.run(Phase("fit", folder.checkpoints, train, total_steps(recipe, len(train)), held=([], [])))
     if recipe.train.refit:
         fit.loaded = task.load(base, recipe.seed, devices.stored)
-        apply_method(method, fit.loaded, recipe.seed, devices)
+        apply_method(method, fit.loaded, recipe, devices)
         place = folder.checkpoints / "refit"
         _teach_head_first(fit, place, [*train, *validation])
         fit.run(Phase("refit", place, [*train, *validation], devices.agree(0), held=None))

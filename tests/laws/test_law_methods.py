@@ -296,3 +296,37 @@ def test_layers_that_never_join_are_told(bases: Bases, tmp_path: Path, settings:
     method, epochs = {"kind": "gradual-unfreezing", **settings}, {"steps": None, "epochs": 2.0}
     notes, *_ = check(recipe_of(bases("bert"), data, tmp_path / "run", method=method, train=epochs))
     assert [note.count for note in notes if note.code == "layers-never-join"] == [left] * bool(left)
+
+
+@pytest.mark.parametrize("family", ("bert", "roberta", "distilbert", "llama"))
+def test_dropout_is_what_the_recipe_says(bases: Bases, family: str) -> None:
+    """At 0 a model in training mode answers twice the same; at another share it does not."""
+    bench = set_up(bases(family, dropout=0.3), Full())
+    batch = {name: tensor for name, tensor in bench.batch().items() if name in ("input_ids", "attention_mask")}
+    for share in (0.0, 0.4):
+        layers.set_dropout(bench.loaded.model, share)
+        bench.loaded.model.train()
+        with torch.no_grad():
+            one, other = (bench.loaded.model(**batch).logits for _ in range(2))
+        assert torch.equal(one, other) == (share == 0.0)
+
+
+def test_the_running_mean_is_judged_and_saved(bases: Bases, tmp_path: Path) -> None:
+    """The kept model is the mean of the weights of the best step, by hand from every step's checkpoint; the weights
+    that train on are not touched by it."""
+    from safetensors.torch import load_file
+
+    data = tiny.write_rows(tmp_path / "train.jsonl", tiny.make_rows(30))
+    course = {"steps": 2, "evaluate_every": 1, "checkpoint_every": 1}
+    plain = run_tiny(bases("bert"), data, tmp_path / "plain", train=course)
+    run = run_tiny(bases("bert"), data, tmp_path / "run", train={**course, "ema": 0.75})
+    mean = set_up(bases("bert"), Full(), precision="fp32").weights()
+    for step in range(1, run.manifest["best_step"] + 1):
+        weights, same = (
+            load_file(path_of(one.folder.checkpoints, step) / "weights.safetensors") for one in (run, plain)
+        )
+        assert all(torch.equal(weights[name], same[name]) for name in mean)
+        mean = {name: 0.75 * mean[name] + 0.25 * weights[name] for name in mean}
+    kept = load_file(run.folder.model / "model.safetensors")
+    assert all(torch.allclose(kept[name], mean[name], rtol=0, atol=1e-6) for name in mean)
+    assert not torch.equal(kept["classifier.weight"], weights["classifier.weight"])

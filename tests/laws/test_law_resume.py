@@ -40,6 +40,7 @@ METHODS: dict[str, Any] = {
     "ia3": "ia3",
     "prefix": {"kind": "prefix", "tokens": 3},
     "prompt": {"kind": "prompt", "tokens": 3},
+    "average": "full",
 }
 WATCHED = ("scores.json", "verdict.json", "check.json", "recipe.yaml")
 
@@ -104,7 +105,8 @@ def test_resume_equals_straight(bases: Bases, data: Path, tmp_path: Path, kind: 
     straight, copies = tmp_path / "straight", tmp_path / "copies"
     photographer = Photographer(straight, copies)
     method = METHODS.get(kind, "full")
-    run(recipe_of(bases("bert"), data, straight, method=method, **COURSE), voice=photographer)
+    course = {**COURSE, "train": {**COURSE["train"], "ema": 0.6 if kind == "average" else None}}
+    run(recipe_of(bases("bert"), data, straight, method=method, **course), voice=photographer)
     wanted = contents(straight)
     assert any(row["phase"] == "refit" for row in wanted["steps"])
     cuts = sorted(copies.iterdir())

@@ -447,6 +447,8 @@ TABLE: dict[str, Row] = {
         {"train": {"lr_scheduler": "constant"}}, steps("learning_rate", [1.5e-3, 3e-3, 3e-3, 3e-3])
     ),
     "train.weight_decay": Row({"train": {"weight_decay": 0.5}}, weights),
+    "train.dropout": Row({"train": {"dropout": 0.0}}, weights),
+    "train.ema": Row({"train": {"ema": 0.5}}, weights),
     "train.max_grad_norm": Row({"train": {"max_grad_norm": 0.01}}, weights),
     "train.precision": Row({"train": {"precision": "fp64"}}, manifest("precision", equals="fp64")),
     "train.early_stopping_patience": Row(

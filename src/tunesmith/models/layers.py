@@ -108,6 +108,20 @@ def set_training_mode(model: nn.Module) -> None:
         module.eval()
 
 
+_DROPOUTS = ("dropout", "attention_dropout", "activation_dropout", "dropout_prob", "drop_prob", "attn_dropout_prob")
+"""What modules call a share that they drop by a function of their own."""
+
+
+def set_dropout(model: nn.Module, share: float) -> None:
+    """Give every dropout in a model this share, be it a module of its own or a number that a layer keeps."""
+    for module in model.modules():
+        if isinstance(module, nn.modules.dropout._DropoutNd):
+            module.p = share
+        for name in _DROPOUTS:
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, share)
+
+
 def _frozen_parts(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """The largest modules that hold parameters none of which is trained."""
     for name, child in model.named_children():

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from tunesmith.recipe.base import Auto, PositiveInt, Settings, Share
+from tunesmith.recipe.base import Auto, HeldShare, PositiveInt, Settings, Share
 
 
 class Train(Settings):
@@ -38,6 +38,14 @@ class Train(Settings):
 
     max_grad_norm: Annotated[float, Field(gt=0)] | None = 1.0
     """Gradients are scaled down to this norm where they exceed it. null: never."""
+
+    dropout: Share | None = None
+    """Dropout everywhere in the model, in place of what its config says; that of LoRA's updates is `method.dropout`.
+    null: as the base has it."""
+
+    ema: HeldShare | None = None
+    """Keep a running mean of the weights, this share of it from before at each step (0.999, say), and judge and save
+    that mean instead of the last weights (Polyak and Juditsky 1992). null: the weights themselves."""
 
     precision: Literal["auto", "fp32", "bf16", "fp64"] = "auto"
     """`bf16` is autocast over fp32 weights. `auto` takes it where the hardware computes in it. `fp64` is for proofs."""
