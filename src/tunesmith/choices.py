@@ -14,7 +14,7 @@ from tunesmith.devices import Devices, memory_bytes
 from tunesmith.models.references import Base
 from tunesmith.recipe import Recipe
 from tunesmith.recipe.methods import KINDS as METHOD_KINDS
-from tunesmith.recipe.methods import Head
+from tunesmith.recipe.methods import Head, LowRank
 from tunesmith.recipe.tasks import KEEP_THEIR_HEAD
 
 HOWARD = "Howard and Ruder 2018, arXiv:1801.06146"
@@ -104,8 +104,7 @@ def choose(
     """
     choices: list[Choice] = []
     parameters = count_base_parameters(base)
-    if recipe.method.kind == "auto":
-        recipe = _with_method(recipe, choices, len(splits.train), parameters, devices)
+    recipe = _with_method(recipe, choices, len(splits.train), parameters, devices)
     steps_per_epoch = math.ceil(len(splits.train) / recipe.train.batch_size)
     full_rate = next(rate for limit, rate in FULL_RATES if parameters < limit)
     rate = full_rate * recipe.method.facts.rate_factor
@@ -122,8 +121,7 @@ def choose(
     ]
     open_choices += [("train.long_text", policy, "usual for this task") for policy in recipe.task.long_texts[:1]]
     open_choices += [("train.max_length", longest, "the most that the model takes")] * bool(recipe.task.long_texts)
-    if recipe.method.kind == "lora":
-        open_choices.append(("method.alpha", 2 * recipe.method.rank, "twice the rank"))
+    open_choices += _of_rank(recipe)
     recipe = _with_head_first(recipe, choices, full_rate)
     changes: dict[str, dict[str, Any]] = {}
     for key, value, why in open_choices:
@@ -138,6 +136,11 @@ def choose(
     return recipe.but(**sections), choices
 
 
+def _of_rank(recipe: Recipe) -> list[tuple[str, Any, str]]:
+    method = recipe.method
+    return [("method.alpha", 2 * method.rank, "twice the rank")] if isinstance(method, LowRank) else []
+
+
 def _with_head_first(recipe: Recipe, choices: list[Choice], full_rate: float) -> Recipe:
     first = getattr(recipe.method, "head_first", None)
     if first is None or first.learning_rate != "auto":
@@ -148,6 +151,8 @@ def _with_head_first(recipe: Recipe, choices: list[Choice], full_rate: float) ->
 
 
 def _with_method(recipe: Recipe, choices: list[Choice], rows: int, parameters: int, devices: Devices) -> Recipe:
+    if recipe.method.kind != "auto":
+        return recipe
     head_is_new = recipe.task.kind not in KEEP_THEIR_HEAD
     kind, reason = choose_method(rows, parameters, memory_bytes(devices.device), head_is_new)
     choices.append(Choice("method", kind, reason))

@@ -98,10 +98,11 @@ def settle(recipe: Recipe, material: Material, devices: Devices, voice: Voice, r
     base = find_base(reference or recipe.starts_from)
     loaded = task.load(base, recipe.seed, devices.stored)
     recipe, task_choices = choose_target(recipe, task.settings)
-    fitting = rewrites.fitting(loaded, devices.device)
-    recipe, choices = choose(recipe, splits, task, base, devices, longest_input(loaded), fitting)
+    virtual = recipe.method.virtual_tokens
+    fitting = rewrites.fitting(loaded, devices.device, virtual)
+    recipe, choices = choose(recipe, splits, task, base, devices, longest_input(loaded, virtual), fitting)
     require_positions(recipe, loaded)
-    rewrites.require_fitting(recipe.train.rewrites, loaded)
+    rewrites.require_fitting(recipe.train.rewrites, loaded, virtual)
     method = methods.build(recipe.method)
     if getattr(recipe.method, "head_first", None):
         require_new_head(loaded)
@@ -145,9 +146,9 @@ def apply_method(method: Any, loaded: Loaded, recipe: Recipe, devices: Devices) 
     loaded.piece_tokens = devices.micro_batch_tokens
 
 
-def longest_input(loaded: Loaded) -> int:
-    """The most tokens that model and tokenizer both take."""
-    return int(min(positions_of(loaded), getattr(loaded.processor, "model_max_length", UNLIMITED)))
+def longest_input(loaded: Loaded, virtual_tokens: int = 0) -> int:
+    """The most tokens of a row that model and tokenizer both take, beside virtual ones."""
+    return int(min(positions_of(loaded) - virtual_tokens, getattr(loaded.processor, "model_max_length", UNLIMITED)))
 
 
 def positions_of(loaded: Loaded) -> int:
@@ -161,9 +162,11 @@ def positions_of(loaded: Loaded) -> int:
 
 def require_positions(recipe: Recipe, loaded: Loaded) -> None:
     """Raises ModelError where rows would be left longer than the model has places for."""
-    asked, positions = recipe.train.max_length, positions_of(loaded)
+    virtual = recipe.method.virtual_tokens
+    asked, positions = recipe.train.max_length, positions_of(loaded) - virtual
     if asked != "auto" and asked > positions:
-        message = f"train.max_length: {asked:,} tokens, but the model has places for {positions:,}"
+        taken = f" beside {virtual} virtual tokens" if virtual else ""
+        message = f"train.max_length: {asked:,} tokens, but the model has places for {positions:,}{taken}"
         raise ModelError(message, remedy=f"write {positions} or less; train.long_text says what becomes of longer rows")
 
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,11 @@ METHODS: dict[str, Any] = {
     "last-layers": {"kind": "last-layers", "layers": 1},
     "lora": {"kind": "lora", "rank": 4, "dropout": 0.1, "head_first": 1, "layer_decay": 2.6},
     "gradual-unfreezing": {"kind": "gradual-unfreezing", "until": 0.7, "mixout": 0.3, "l2_sp": 0.1, "head_first": 1},
+    "dora": {"kind": "dora", "rank": 4, "dropout": 0.1, "b_rate_factor": 4},
+    **({"qlora": {"kind": "qlora", "rank": 4}} if find_spec("bitsandbytes") else {}),
+    "ia3": "ia3",
+    "prefix": {"kind": "prefix", "tokens": 3},
+    "prompt": {"kind": "prompt", "tokens": 3},
     "average": "full",
     "houlsby": {"kind": "houlsby", "size": 8},
 }

@@ -5,8 +5,9 @@ from __future__ import annotations
 import types
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Union, get_args, get_origin
+from typing import Annotated, Any, Union, get_args, get_origin
 
 import pytest
 import torch
@@ -181,8 +182,26 @@ def writing_rows(kind: str) -> dict[str, Row]:
     }
 
 
+def low_rank_rows(kind: str) -> dict[str, Row]:
+    """The settings that all kinds of low-rank updates have."""
+    name, plain = f"method.{kind}", {"method": {"kind": kind, "rank": 2}}
+    return {
+        f"{name}.kind": Row(plain, manifest("parameters", "trainable")),
+        f"{name}.rank": Row({"method": {"rank": 3}}, manifest("parameters", "trainable"), common=plain),
+        f"{name}.alpha": Row({"method": {"alpha": 32}}, weights, common=plain),
+        f"{name}.dropout": Row({"method": {"dropout": 0.5}}, weights, common=plain),
+        f"{name}.target_modules": Row(
+            {"method": {"target_modules": ["query"]}}, manifest("parameters", "trainable"), common=plain
+        ),
+        f"{name}.scaling": Row({"method": {"scaling": "rank-stabilised"}}, weights, common=plain),
+        f"{name}.b_rate_factor": Row(
+            {"method": {"b_rate_factor": 16}}, steps("learning_rate", [0.024, 0.048, 0.032, 0.016]), common=plain
+        ),
+    }
+
+
 OWN = ("full", "last-layers", "gradual-unfreezing")
-TUNING = (*OWN, "bitfit", "lora")
+TUNING = (*OWN, "bitfit", "lora", "dora", "qlora", "ia3")
 OPTIONS: list[tuple[str, Any, tuple[str, ...]]] = [
     ("mixout", 0.5, OWN),
     ("l2_sp", 1.0, OWN),
@@ -394,12 +413,25 @@ TABLE: dict[str, Row] = {
         for name, value in {"epochs": 1.0, "learning_rate": 1e-2}.items()
         for kind in TUNING
     },
-    "method.lora.kind": Row(LORA, manifest("parameters", "trainable")),
-    "method.lora.rank": Row({"method": {"rank": 3}}, manifest("parameters", "trainable"), common=LORA),
-    "method.lora.alpha": Row({"method": {"alpha": 32}}, weights, common=LORA),
-    "method.lora.dropout": Row({"method": {"dropout": 0.5}}, weights, common=LORA),
-    "method.lora.target_modules": Row(
-        {"method": {"target_modules": ["query"]}}, manifest("parameters", "trainable"), common=LORA
+    **low_rank_rows("lora"),
+    **low_rank_rows("dora"),
+    **low_rank_rows("qlora"),
+    "method.prefix.kind": Row({"method": "prefix"}, manifest("parameters", "trainable")),
+    "method.prefix.tokens": Row(
+        {"method": {"tokens": 3}}, manifest("parameters", "trainable"), common={"method": {"kind": "prefix"}}
+    ),
+    "method.prompt.kind": Row({"method": "prompt"}, manifest("parameters", "trainable")),
+    "method.prompt.tokens": Row(
+        {"method": {"tokens": 3}}, manifest("parameters", "trainable"), common={"method": {"kind": "prompt"}}
+    ),
+    "method.ia3.kind": Row({"method": "ia3"}, manifest("parameters", "trainable")),
+    "method.ia3.target_modules": Row(
+        {"method": {"target_modules": ["value"]}},
+        manifest("parameters", "trainable"),
+        common={"method": {"kind": "ia3"}},
+    ),
+    "method.ia3.feedforward_modules": Row(
+        {"method": {"feedforward_modules": []}}, manifest("parameters", "trainable"), common={"method": {"kind": "ia3"}}
     ),
     "method.houlsby.kind": Row(HOULSBY, manifest("parameters", "trainable")),
     "method.houlsby.layer_decay": Row({"method": {"layer_decay": 2.6}}, weights, common=HOULSBY),
@@ -506,8 +538,9 @@ def _tokens_a_row(run: Run) -> list[float]:
 def settings_of(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[str]:
     """Every setting that a recipe can hold, as a dotted path; settings of a kind stand under the kind's name."""
     for name, info in model.model_fields.items():
-        pages = [part for part in _parts(info.annotation) if isinstance(part, type) and issubclass(part, BaseModel)]
-        if not pages:
+        parts = _parts(info.annotation)
+        pages = [part for part in parts if isinstance(part, type) and issubclass(part, BaseModel)]
+        if not pages or types.NoneType in parts:
             yield ".".join((*path, name))
         for page in pages:
             kind = page.model_fields["kind"].default if "kind" in page.model_fields else None
@@ -515,6 +548,8 @@ def settings_of(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[
 
 
 def _parts(annotation: Any) -> list[Any]:
+    if get_origin(annotation) is Annotated:
+        return _parts(get_args(annotation)[0])
     if get_origin(annotation) in (Union, types.UnionType):
         return [part for inner in get_args(annotation) for part in _parts(inner)]
     return [annotation]
@@ -604,6 +639,8 @@ def test_every_setting_has_a_row() -> None:
 @pytest.mark.parametrize("name", TABLE)
 def test_setting_acts(name: str, place: Place, runs: Callable[[dict[str, Any]], Run]) -> None:
     """With the setting changed and all else equal, the run is different in the way the setting says."""
+    if ".qlora." in name and not find_spec("bitsandbytes"):
+        pytest.skip("bitsandbytes is not installed")
     row = TABLE[name]
     common = row.common(place) if callable(row.common) else row.common
     change = row.change(place) if callable(row.change) else row.change

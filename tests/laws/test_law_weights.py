@@ -13,9 +13,11 @@ from workbench import EVERY_METHOD, Bench, logits_of, run_tiny, set_up, train
 
 import tiny
 from tunesmith.folder import lines
+from tunesmith.methods.quantised import quantise
 from tunesmith.models import layers
 from tunesmith.models.loaded import as_base
-from tunesmith.recipe import Lora, Settings
+from tunesmith.recipe import Settings
+from tunesmith.recipe.methods import KINDS
 
 Bases = Callable[..., Path]
 
@@ -28,6 +30,11 @@ MOVING = {
     ("bert", "lora"): ("lora_", "classifier.modules_to_save."),
     ("bert", "houlsby"): (".bottleneck.", "classifier.", ".output.LayerNorm."),
     ("bert", "pfeiffer"): (".bottleneck.", "classifier."),
+    ("bert", "dora"): ("lora_", "classifier.modules_to_save."),
+    ("bert", "qlora"): ("lora_", "classifier.modules_to_save."),
+    ("bert", "ia3"): ("ia3_l", "classifier.modules_to_save."),
+    ("bert", "prefix"): ("prompt_encoder.", "classifier.modules_to_save."),
+    ("bert", "prompt"): ("prompt_encoder.", "classifier.modules_to_save."),
     ("llama", "full"): ("model.embed_tokens.", "model.layers.", "model.norm.", "score."),
     ("llama", "head"): ("score.",),
     ("llama", "last-layers"): ("model.layers.2.", "score."),
@@ -35,6 +42,10 @@ MOVING = {
     ("llama", "lora"): ("lora_", "score.modules_to_save."),
     ("llama", "houlsby"): (".bottleneck.", "score.", "_layernorm."),
     ("llama", "pfeiffer"): (".bottleneck.", "score."),
+    ("llama", "dora"): ("lora_", "score.modules_to_save."),
+    ("llama", "qlora"): ("lora_", "score.modules_to_save."),
+    ("llama", "ia3"): ("ia3_l", "score.modules_to_save."),
+    ("llama", "prefix"): ("prompt_encoder.", "score.modules_to_save."),
 }
 """Parts of the names of the weights that may move, written out by hand."""
 
@@ -47,11 +58,21 @@ DETERMINISTIC = {
     "gradual-unfreezing": 3,
     "houlsby": 0,
     "pfeiffer": 0,
+    "dora": 0,
+    "qlora": 0,
+    "ia3": 0,
+    "prefix": 3,
+    "prompt": 3,
 }
 """How many of three layers are frozen in the first two of eight steps, so that their dropout must be off."""
 
-FAMILIES = {"bitfit": ("bert", "distilbert")}
-"""Of which families a method is tried on, if not on all: a llama has no biases."""
+FAMILIES = {"bitfit": ("bert", "distilbert"), "prefix": ("bert", "llama"), "prompt": ("bert", "distilbert")}
+"""Of which families a method is tried on, if not on all: a Llama has no biases, a DistilBERT takes no keys and values
+from outside, and with a prompt a Llama that classifies would read padding."""
+
+
+MARKS = ("lora", "modules_to_save", "base_layer", "ia3")
+"""What names of weights have that are not those of a plain model."""
 
 
 def pairs_of(*families: str) -> list[tuple[str, str]]:
@@ -115,6 +136,8 @@ def test_as_base_is_the_base(bases: Bases, family: str, kind: str) -> None:
     bench = trained(folder, EVERY_METHOD[kind])
     tuned, weights, batch = bench.logits(), bench.weights(), bench.batch()
     plain = bench.task.load(bench.loaded.base, 0, torch.float32)
+    if kind == "qlora":
+        quantise(plain)  # the base of such a run
     wanted = logits_of(plain.model, batch)
     with as_base(bench.loaded) as model:
         assert torch.equal(logits_of(model, batch), wanted)
@@ -147,13 +170,14 @@ def test_as_base_keeps_frozen_parts_in_evaluation_mode(bases: Bases, kind: str) 
     assert {name for name in before if before[name] != after[name]} == set()
 
 
+@pytest.mark.parametrize("kind", ["lora", "dora", "ia3"])
 @pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "llama"])
-def test_merged_equals_unmerged(bases: Bases, family: str) -> None:
-    """LoRA's updates added into the weights give the same logits, in a plain model without a trace of PEFT."""
-    bench = trained(bases(family), Lora(rank=4), "fp64")
+def test_merged_equals_unmerged(bases: Bases, family: str, kind: str) -> None:
+    """Updates worked into the weights give the same logits, in a plain model without a trace of PEFT."""
+    bench = trained(bases(family), EVERY_METHOD[kind], "fp64")
     unmerged = bench.logits()
     merged = bench.method.merge(bench.loaded)
-    assert not any("lora" in name or "modules_to_save" in name for name, _ in merged.named_parameters())
+    assert not any(part in name for part in MARKS for name, _ in merged.named_parameters())
     assert float((logits_of(merged, bench.batch()) - unmerged).abs().max()) <= 1e-10
     plain = bench.task.load(bench.loaded.base, 0, torch.float64)
     assert float((logits_of(plain.model, bench.batch()) - unmerged).abs().max()) > 1e-3
@@ -168,13 +192,22 @@ TEXTS = ["my card was lost", "cash please", "why is the transfer not here and wh
 def opened_plainly(run: Any, base: Path) -> tuple[nn.Module, Any]:
     """By transformers' Auto classes and PEFT alone."""
     from peft import PeftModel
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer, BitsAndBytesConfig
 
     folder = run.folder.model
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    if run.card["method"]["kind"] != "lora":
+    if not KINDS[run.card["method"]["kind"]].facts.is_adapter:
         return AutoModelForSequenceClassification.from_pretrained(folder), tokenizer
-    model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=3)
+    in_4_bits = {}
+    if run.card["method"]["kind"] == "qlora":
+        in_4_bits["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=torch.float32,
+            llm_int8_skip_modules=["classifier", "score"],
+        )
+    model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=3, **in_4_bits)
     model.config.pad_token_id = tokenizer.pad_token_id
     return PeftModel.from_pretrained(model, folder), tokenizer
 
@@ -202,7 +235,7 @@ def test_saved_folder_opens_in_plain_libraries(
     assert float((theirs - logits_of(untrained, dict(batch))).abs().max()) > 1e-3
     answers = [answer["label"] for answer in run.predict(TEXTS)]
     assert answers == [tiny.LABELS[index] for index in theirs.argmax(dim=-1).tolist()]
-    if kind != "lora":
+    if not KINDS[kind].facts.is_adapter:
         assert model.config.id2label == dict(enumerate(tiny.LABELS))
         assert model.config.label2id == {label: index for index, label in enumerate(tiny.LABELS)}
     assert run.card["labels"] == list(tiny.LABELS)

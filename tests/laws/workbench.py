@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +26,21 @@ from tunesmith.open import Run
 from tunesmith.preparing import apply_method
 from tunesmith.recipe import (
     BitFit,
+    Dora,
     Full,
     GradualUnfreezing,
     Head,
     Houlsby,
+    Ia3,
     ImageClassification,
     LanguageModeling,
     LastLayers,
     Lora,
     Machine,
     Pfeiffer,
+    Prefix,
+    Prompt,
+    Qlora,
     QuestionAnswering,
     Recipe,
     SentenceSimilarity,
@@ -56,6 +62,11 @@ EVERY_METHOD: dict[str, Settings] = {
     "lora": Lora(rank=4),
     "houlsby": Houlsby(size=8),
     "pfeiffer": Pfeiffer(size=8),
+    "dora": Dora(rank=4),
+    **({"qlora": Qlora(rank=4)} if find_spec("bitsandbytes") else {}),
+    "ia3": Ia3(),
+    "prefix": Prefix(tokens=4),
+    "prompt": Prompt(tokens=4),
 }
 TASKS: dict[str, tuple[Settings, Callable[[int], list[dict[str, Any]]]]] = {
     "text-classification": (TextClassification(), tiny.make_rows),

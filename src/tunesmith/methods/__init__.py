@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from tunesmith.methods.bottlenecks import HoulsbyTuning, PfeifferTuning
-from tunesmith.methods.low_rank import LoraTuning
+from tunesmith.methods.low_rank import DoraTuning, LoraTuning
 from tunesmith.methods.own_weights import BiasTuning, FullTuning, GradualTuning, HeadTuning, LastLayersTuning
+from tunesmith.methods.quantised import QloraTuning
+from tunesmith.methods.rescaling import Ia3Tuning
+from tunesmith.methods.virtual_tokens import PrefixTuning, PromptTuning
 from tunesmith.recipe.base import Settings
 
 METHODS: dict[str, Any] = {
@@ -18,6 +21,11 @@ METHODS: dict[str, Any] = {
     "lora": LoraTuning,
     "houlsby": HoulsbyTuning,
     "pfeiffer": PfeifferTuning,
+    "dora": DoraTuning,
+    "qlora": QloraTuning,
+    "ia3": Ia3Tuning,
+    "prefix": PrefixTuning,
+    "prompt": PromptTuning,
 }
 
 

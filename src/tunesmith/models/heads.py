@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from torch import nn
 
 from tunesmith.errors import ModelError
 from tunesmith.models import layers, safety
+from tunesmith.models.foreign_adapters import require_places
 from tunesmith.models.loaded import Loaded
 from tunesmith.models.references import Base
 
@@ -194,6 +196,29 @@ def merged(model: nn.Module, base: Base) -> nn.Module:
     for adapter in base.adapters:
         from peft import PeftModel
 
-        with safety.opening(adapter):
-            model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
+        with safety.opening(adapter), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Found missing adapter keys")  # these are refused below
+            wrapped = PeftModel.from_pretrained(model, str(adapter))
+            require_places(adapter, wrapped)
+            model = without_adapter(wrapped)
     return model
+
+
+def without_adapter(model: Any) -> nn.Module:
+    """The plain model with an adapter's updates in its weights, and the head that was trained beside it."""
+    put_heads_in_place(model)
+    merged_model: nn.Module = model.merge_and_unload()
+    return merged_model
+
+
+def put_heads_in_place(model: Any) -> nn.Module:
+    """Put heads that were trained beside an adapter where the base has its own: PEFT itself does that only for heads of
+    a single layer, under some kinds of adapter. Returns the model inside, with the adapter still on it."""
+    from peft.utils import ModulesToSaveWrapper
+
+    plain: nn.Module = model.get_base_model()
+    wrapped = [(name, module) for name, module in plain.named_modules() if isinstance(module, ModulesToSaveWrapper)]
+    for name, module in wrapped:
+        parent, _, last = name.rpartition(".")
+        setattr(plain.get_submodule(parent), last, module.modules_to_save["default"])
+    return plain

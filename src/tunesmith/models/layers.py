@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from torch import nn
@@ -138,9 +139,11 @@ def _frozen_parts(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def count_parameters(model: nn.Module) -> dict[str, int]:
-    """How many numbers the model holds and how many of them move; a shared tensor counts once."""
+    """How many numbers the model holds and how many of them move; a shared tensor counts once, and a weight that is
+    kept in 4 bits as the numbers that it stands for."""
     unique = {id(parameter): parameter for parameter in model.parameters()}.values()
+    packed = {id(one): one.quant_state.shape for one in unique if getattr(one, "quant_state", None) is not None}  # type: ignore[attr-defined]
     return {
-        "total": sum(parameter.numel() for parameter in unique),
+        "total": sum(math.prod(packed.get(id(parameter), parameter.shape)) for parameter in unique),
         "trainable": sum(parameter.numel() for parameter in unique if parameter.requires_grad),
     }

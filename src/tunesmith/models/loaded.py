@@ -13,6 +13,9 @@ from torch import nn
 from tunesmith.models import bottlenecks, layers
 from tunesmith.models.references import Base
 
+OF_TOKENS = ("logits", "start_logits", "end_logits")
+"""Outputs of (B, T, ..) that may have virtual tokens in them."""
+
 
 @dataclass
 class Loaded:
@@ -31,6 +34,8 @@ class Loaded:
             limit.
         head_is_new: whether the head was drawn for the task and has all to learn; a base that writes, or that fills
             gaps, brings its own.
+        virtual_tokens: how many positions before those of a row's tokens the model's outputs have.
+        unread: inputs that the model does not take.
     """
 
     model: nn.Module
@@ -43,9 +48,20 @@ class Loaded:
     pads: bool = True
     piece_tokens: int | None = None
     head_is_new: bool = True
+    virtual_tokens: int = 0
+    unread: tuple[str, ...] = ()
 
     def __call__(self, **inputs: torch.Tensor) -> Any:
-        return (self.entry or self.model)(**inputs)
+        """What the model makes of a batch; outputs stand for real tokens alone."""
+        output = (self.entry or self.model)(
+            **{name: value for name, value in inputs.items() if name not in self.unread}
+        )
+        if self.virtual_tokens:
+            longest = self.virtual_tokens + inputs["input_ids"].shape[1]
+            for name in OF_TOKENS:
+                if name in output and output[name].shape[1] == longest:
+                    output[name] = output[name][:, self.virtual_tokens :]
+        return output
 
     @property
     def outer_heads(self) -> tuple[str, ...]:
@@ -81,8 +97,8 @@ def as_base(loaded: Loaded) -> Iterator[nn.Module]:
     swapped: list[tuple[nn.Parameter, torch.Tensor]] = []
     try:
         if disable is not None:
-            with disable():
-                yield model
+            with _plain(loaded) if _has_virtual_tokens(model) else disable():
+                yield loaded.model
             return
         fresh = dict(loaded.reload().named_parameters())
         inserted = bottlenecks.names_in(model)
@@ -97,3 +113,27 @@ def as_base(loaded: Loaded) -> Iterator[nn.Module]:
             parameter.data = trained
         for module, mode in modes.items():
             module.training = mode
+
+
+def _has_virtual_tokens(model: Any) -> bool:
+    return bool(model.active_peft_config.is_prompt_learning)
+
+
+@contextlib.contextmanager
+def _plain(loaded: Loaded) -> Iterator[None]:
+    """The base itself in place of a model with virtual tokens: PEFT's own way to switch these off leaves them in what a
+    model writes, and leaves the trained head on."""
+    from peft.utils import ModulesToSaveWrapper
+
+    model: Any = loaded.model
+    kept = (model, loaded.entry, loaded.virtual_tokens)
+    heads = [module for module in model.modules() if isinstance(module, ModulesToSaveWrapper)]
+    loaded.model, loaded.entry, loaded.virtual_tokens = model.get_base_model(), None, 0
+    try:
+        for head in heads:
+            head.enable_adapters(False)
+        yield
+    finally:
+        for head in heads:
+            head.enable_adapters(True)
+        loaded.model, loaded.entry, loaded.virtual_tokens = kept

@@ -17,6 +17,7 @@ from typing import Any
 from tunesmith.errors import CheckpointError, ModelError
 from tunesmith.folder import read_json, sha256
 from tunesmith.models import safety
+from tunesmith.models.foreign_adapters import made_elsewhere, require_mergeable
 from tunesmith.models.gguf_files import GGUF, unpacked
 from tunesmith.models.importers import imported
 from tunesmith.recipe import is_path
@@ -122,9 +123,12 @@ def _from_folder(reference: str, folder: Path, above: tuple[Path, ...]) -> Base:
         remedy = "name the base that they were made for; for a run that others begin from, train with lora or full"
         raise ModelError("bottlenecks for another model, which cannot be merged into it", str(folder), remedy)
     if (folder / "adapter_config.json").is_file():
+        if not (folder / CARD).is_file():
+            card = made_elsewhere(folder)
         if not isinstance(card, dict) or "base" not in card:
-            remedy = "restore it from a copy of the run; an adapter of another trainer is merged into its base first"
+            remedy = "restore it from a copy of the run"
             raise ModelError(f"an adapter without its base: {CARD} should name it", str(folder), remedy)
+        require_mergeable(folder, card)
         if folder.resolve() in above:
             remedy = f"restore {CARD} from a copy of the run"
             raise ModelError("an adapter that names itself as its base", str(folder), remedy)

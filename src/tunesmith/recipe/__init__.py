@@ -12,7 +12,22 @@ from tunesmith.recipe.base import Settings
 from tunesmith.recipe.classification import Classification, ImageClassification, TextClassification
 from tunesmith.recipe.data import Data, with_paths
 from tunesmith.recipe.judge import Deploy, Judge, Machine
-from tunesmith.recipe.methods import BitFit, Full, GradualUnfreezing, Head, Houlsby, LastLayers, Lora, Method, Pfeiffer
+from tunesmith.recipe.methods import (
+    BitFit,
+    Dora,
+    Full,
+    GradualUnfreezing,
+    Head,
+    Houlsby,
+    Ia3,
+    LastLayers,
+    Lora,
+    Method,
+    Pfeiffer,
+    Prefix,
+    Prompt,
+    Qlora,
+)
 from tunesmith.recipe.tasks import LanguageModeling, QuestionAnswering, SentenceSimilarity, Task, TokenClassification
 from tunesmith.recipe.train import Train
 from tunesmith.recipe.writing import Summarization, Translation
@@ -22,10 +37,12 @@ __all__ = [
     "Classification",
     "Data",
     "Deploy",
+    "Dora",
     "Full",
     "GradualUnfreezing",
     "Head",
     "Houlsby",
+    "Ia3",
     "ImageClassification",
     "Judge",
     "LanguageModeling",
@@ -34,6 +51,9 @@ __all__ = [
     "Machine",
     "Method",
     "Pfeiffer",
+    "Prefix",
+    "Prompt",
+    "Qlora",
     "QuestionAnswering",
     "Recipe",
     "SentenceSimilarity",

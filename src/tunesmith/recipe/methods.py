@@ -57,6 +57,11 @@ class MethodSettings(Settings):
 
     facts: ClassVar[Facts]
 
+    @property
+    def virtual_tokens(self) -> int:
+        """How many tokens the method puts before each row, which takes as many of the model's places."""
+        return 0
+
 
 class Tuning(MethodSettings):
     """What every method may be joined with that moves more than the head."""
@@ -147,7 +152,31 @@ class BitFit(Tuning):
     kind: Literal["bitfit"] = "bitfit"
 
 
-class Lora(Tuning):
+class LowRank(Tuning):
+    """What all kinds of low-rank updates have."""
+
+    rank: PositiveInt = 8
+    """The rank r of each update."""
+
+    alpha: Annotated[float, Field(gt=0)] | Auto = "auto"
+    """Updates are scaled by alpha / rank. `auto` is twice the rank."""
+
+    dropout: Share = 0.0
+    """Dropout on the input of each update."""
+
+    target_modules: list[str] | Literal["auto", "all-linear"] = "auto"
+    """Names (endings) of the layers to update. `auto` and `all-linear` take every linear layer of the body."""
+
+    scaling: Literal["standard", "rank-stabilised"] = "standard"
+    """`rank-stabilised` scales updates by alpha / sqrt(rank), so that a high rank learns as fast as a low one
+    (Kalajdzievski 2023, arXiv:2312.03732)."""
+
+    b_rate_factor: Annotated[float, Field(ge=1, le=1_000)] | None = None
+    """The rate of the outer matrix B as a multiple of that of A; 16 is usual (LoRA+, Hayou et al. 2024,
+    arXiv:2402.12354). null: one rate for both."""
+
+
+class Lora(LowRank):
     """Low-rank updates beside frozen weights (Hu et al. 2021, arXiv:2106.09685), by PEFT and in its file format."""
 
     facts = Facts(
@@ -161,17 +190,104 @@ class Lora(Tuning):
 
     kind: Literal["lora"] = "lora"
 
-    rank: PositiveInt = 8
-    """The rank r of each update."""
 
-    alpha: Annotated[float, Field(gt=0)] | Auto = "auto"
-    """Updates are scaled by alpha / rank. `auto` is twice the rank."""
+class Dora(LowRank):
+    """LoRA for the direction of each weight's rows, and a learned length for each of them (Liu et al. 2024,
+    arXiv:2402.09353), by PEFT. Closer to full fine-tuning at low ranks; a step costs more than LoRA's."""
 
-    dropout: Share = 0.0
-    """Dropout on the input of each update."""
+    facts = Facts(
+        "DoRA (low-rank updates of directions beside learned lengths)",
+        10.0,
+        (1e-5, 5e-3),
+        "Liu et al. 2024, arXiv:2402.09353",
+        "liu2024dora",
+        is_adapter=True,
+    )
 
-    target_modules: list[str] | Literal["auto", "all-linear"] = "auto"
-    """Names (endings) of the layers to update. `auto` and `all-linear` take every linear layer of the body."""
+    kind: Literal["dora"] = "dora"
+
+
+class Qlora(LowRank):
+    """LoRA beside weights that are kept in 4 bits (NF4 with double quantisation; Dettmers et al. 2023,
+    arXiv:2305.14314), on CPU and GPU: an eighth of the memory that the body takes while training and answering. Loading
+    needs all of it once. Asks for `pip install "tunesmith[quant]"`."""
+
+    facts = Facts(
+        "QLoRA (low-rank updates beside weights kept in 4 bits)",
+        10.0,
+        (1e-5, 5e-3),
+        "Dettmers et al. 2023, arXiv:2305.14314",
+        "dettmers2023qlora",
+        is_adapter=True,
+    )
+
+    kind: Literal["qlora"] = "qlora"
+
+
+class Ia3(Tuning):
+    """A learned factor for each number of keys, values and the inside of feed-forward layers: a tenth of LoRA's
+    weights and fewer (Liu et al. 2022, arXiv:2205.05638), by PEFT and in its file format."""
+
+    facts = Facts(
+        "(IA)3 (learned factors on keys, values and feed-forward layers)",
+        50.0,
+        (1e-4, 5e-2),
+        "Liu et al. 2022, arXiv:2205.05638",
+        "liu2022ia3",
+        is_adapter=True,
+    )
+
+    kind: Literal["ia3"] = "ia3"
+
+    target_modules: list[str] | Auto = "auto"
+    """Names (endings) of the layers whose outputs are scaled. `auto`: those that make keys and values."""
+
+    feedforward_modules: list[str] | Auto = "auto"
+    """Names (endings) of the layers whose inputs are scaled; `[]` for none. `auto`: the second layer of each
+    feed-forward part."""
+
+
+class VirtualTokens(MethodSettings):
+    """Methods that put learned tokens before each row."""
+
+    tokens: Annotated[int, Field(ge=1, le=1_000)] = 20
+    """How many. Each takes a place from the rows' own tokens."""
+
+    @property
+    def virtual_tokens(self) -> int:
+        return self.tokens
+
+
+class Prefix(VirtualTokens):
+    """Learned keys and values before those of each row, in every layer of a frozen body (Li and Liang 2021,
+    arXiv:2101.00190), by PEFT and in its file format."""
+
+    facts = Facts(
+        "prefix tuning (learned keys and values before each row)",
+        50.0,
+        (1e-4, 1e-1),
+        "Li and Liang 2021, arXiv:2101.00190",
+        "li2021prefix",
+        is_adapter=True,
+    )
+
+    kind: Literal["prefix"] = "prefix"
+
+
+class Prompt(VirtualTokens):
+    """Learned embeddings before those of each row on a frozen body (Lester et al. 2021, arXiv:2104.08691), by PEFT and
+    in its file format. The fewest weights of all methods; small models learn little by it."""
+
+    facts = Facts(
+        "prompt tuning (learned embeddings before each row)",
+        100.0,
+        (1e-4, 5e-1),
+        "Lester et al. 2021, arXiv:2104.08691",
+        "lester2021prompt",
+        is_adapter=True,
+    )
+
+    kind: Literal["prompt"] = "prompt"
 
 
 class Bottlenecks(Tuning):
@@ -235,7 +351,20 @@ class AutoMethod(MethodSettings):
 
 
 Method = Annotated[
-    Full | Head | LastLayers | GradualUnfreezing | BitFit | Lora | Houlsby | Pfeiffer | AutoMethod,
+    Full
+    | Head
+    | LastLayers
+    | GradualUnfreezing
+    | BitFit
+    | Lora
+    | Dora
+    | Qlora
+    | Ia3
+    | Houlsby
+    | Pfeiffer
+    | Prefix
+    | Prompt
+    | AutoMethod,
     Field(discriminator="kind"),
     KindOrMapping,
 ]
@@ -248,5 +377,10 @@ KINDS: dict[str, type[MethodSettings]] = {
     "lora": Lora,
     "houlsby": Houlsby,
     "pfeiffer": Pfeiffer,
+    "dora": Dora,
+    "qlora": Qlora,
+    "ia3": Ia3,
+    "prefix": Prefix,
+    "prompt": Prompt,
     "auto": AutoMethod,
 }

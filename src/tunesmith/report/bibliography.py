@@ -87,6 +87,50 @@ BIBTEX = {
   year      = {2022},
   note      = {arXiv:2106.10199 (2021)}
 }""",
+    "liu2024dora": """@inproceedings{liu2024dora,
+  title     = {{DoRA}: Weight-Decomposed Low-Rank Adaptation},
+  author    = {Liu, Shih-Yang and Wang, Chien-Yi and Yin, Hongxu and Molchanov, Pavlo and Wang, Yu-Chiang Frank and
+               Cheng, Kwang-Ting and Chen, Min-Hung},
+  booktitle = {Proceedings of the 41st International Conference on Machine Learning},
+  year      = {2024},
+  note      = {arXiv:2402.09353}
+}""",
+    "hayou2024loraplus": """@inproceedings{hayou2024loraplus,
+  title     = {{LoRA+}: Efficient Low Rank Adaptation of Large Models},
+  author    = {Hayou, Soufiane and Ghosh, Nikhil and Yu, Bin},
+  booktitle = {Proceedings of the 41st International Conference on Machine Learning},
+  year      = {2024},
+  note      = {arXiv:2402.12354}
+}""",
+    "liu2022ia3": """@inproceedings{liu2022ia3,
+  title     = {Few-Shot Parameter-Efficient Fine-Tuning is Better and Cheaper than In-Context Learning},
+  author    = {Liu, Haokun and Tam, Derek and Muqeeth, Mohammed and Mohta, Jay and Huang, Tenghao and Bansal, Mohit and
+               Raffel, Colin},
+  booktitle = {Advances in Neural Information Processing Systems 35},
+  year      = {2022},
+  note      = {arXiv:2205.05638}
+}""",
+    "li2021prefix": """@inproceedings{li2021prefix,
+  title     = {Prefix-Tuning: Optimizing Continuous Prompts for Generation},
+  author    = {Li, Xiang Lisa and Liang, Percy},
+  booktitle = {Proceedings of the 59th Annual Meeting of the Association for Computational Linguistics},
+  year      = {2021},
+  note      = {arXiv:2101.00190}
+}""",
+    "lester2021prompt": """@inproceedings{lester2021prompt,
+  title     = {The Power of Scale for Parameter-Efficient Prompt Tuning},
+  author    = {Lester, Brian and Al-Rfou, Rami and Constant, Noah},
+  booktitle = {Proceedings of the 2021 Conference on Empirical Methods in Natural Language Processing},
+  year      = {2021},
+  note      = {arXiv:2104.08691}
+}""",
+    "dettmers2023qlora": """@inproceedings{dettmers2023qlora,
+  title     = {{QLoRA}: Efficient Finetuning of Quantized {LLMs}},
+  author    = {Dettmers, Tim and Pagnoni, Artidoro and Holtzman, Ari and Zettlemoyer, Luke},
+  booktitle = {Advances in Neural Information Processing Systems 36},
+  year      = {2023},
+  note      = {arXiv:2305.14314}
+}""",
     "kumar2022lpft": """@inproceedings{kumar2022lpft,
   title     = {Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution},
   author    = {Kumar, Ananya and Raghunathan, Aditi and Jones, Robbie and Ma, Tengyu and Liang, Percy},
@@ -116,5 +160,6 @@ OF_OPTIONS = {
     "head_first": "kumar2022lpft",
     "mixout": "lee2020mixout",
     "l2_sp": "li2018l2sp",
+    "b_rate_factor": "hayou2024loraplus",
 }
 """The papers of what a method can be joined with."""

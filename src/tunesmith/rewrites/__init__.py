@@ -42,23 +42,27 @@ class Trial:
         return asdict(self)
 
 
-def fitting(loaded: Loaded, device: torch.device) -> tuple[list[str], str]:
-    """What `auto` comes to: the names of the rewrites that fit, and the reason."""
+def fitting(loaded: Loaded, device: torch.device, virtual_tokens: int = 0) -> tuple[list[str], str]:
+    """What `auto` comes to: the names of the rewrites that fit, and the reason.
+
+    Args:
+        virtual_tokens: how many a method that is not yet applied will add to each row.
+    """
     if device.type != "cpu":
         return [], f"measured on CPUs only, this is a {device.type}"
-    obstacles = {name: rewrite.obstacle(loaded) for name, rewrite in REWRITES.items()}
+    obstacles = {name: rewrite.obstacle(loaded, virtual_tokens) for name, rewrite in REWRITES.items()}
     fit = [name for name, obstacle in obstacles.items() if not obstacle]
     return fit, "; ".join(f"{name} fits" if name in fit else f"{name}: {why}" for name, why in obstacles.items())
 
 
-def require_fitting(names: Sequence[str], loaded: Loaded) -> None:
+def require_fitting(names: Sequence[str], loaded: Loaded, virtual_tokens: int = 0) -> None:
     """Refuse what a recipe asks for by name and the model cannot have.
 
     Raises:
         RecipeError: with what stands in the way.
     """
     for name in names if names != "off" else ():
-        if obstacle := REWRITES[name].obstacle(loaded):
+        if obstacle := REWRITES[name].obstacle(loaded, virtual_tokens):
             raise RecipeError(f"train.rewrites: {name} does not fit: {obstacle}", remedy="use auto or off")
 
 

@@ -87,8 +87,10 @@ class FlatBatch:
         self.entry: Any = None
 
     @staticmethod
-    def obstacle(loaded: Loaded) -> str:
+    def obstacle(loaded: Loaded, virtual_tokens: int = 0) -> str:
         """Why the model cannot be rewritten; empty if it can."""
+        if virtual_tokens:
+            return "the method puts virtual tokens before each row, which the flat batch has no place for"
         config: Any = loaded.model.config
         kind = getattr(config, "model_type", "")
         if kind not in COUNTS_POSITIONS_FROM_PADDING:

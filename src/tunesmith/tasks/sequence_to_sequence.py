@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -224,11 +225,28 @@ class SequenceToSequence(UsualTask):
 
     def _write(self, loaded: Loaded, batch: Batch) -> list[str]:
         inputs = {name: batch[name] for name in READ}
+        if self._goes_on and loaded.virtual_tokens:
+            return self._write_without_padding(loaded, inputs)
+        return self._generate(loaded, inputs)
+
+    def _generate(self, loaded: Loaded, inputs: Batch) -> list[str]:
         model: Any = loaded.model
         written_BT = model.generate(**inputs)
         if self._goes_on:
             written_BT = written_BT[:, inputs["input_ids"].shape[1] :]
         return [text.strip() for text in loaded.processor.batch_decode(written_BT, skip_special_tokens=True)]
+
+    def _write_without_padding(self, loaded: Loaded, inputs: Batch) -> list[str]:
+        """Rows of one length at a time: padding at the left would stand between virtual tokens and the prompt."""
+        lengths_B = inputs["attention_mask"].sum(dim=1)
+        texts: dict[int, str] = {}
+        for length in sorted(set(lengths_B.tolist())):
+            rows = (lengths_B == length).nonzero()[:, 0]
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Position ids are not supported")  # those of unpadded rows are usual
+                written = self._generate(loaded, {name: tensor[rows, -length:] for name, tensor in inputs.items()})
+            texts |= dict(zip(rows.tolist(), written, strict=True))
+        return [texts[row] for row in range(len(texts))]
 
     def mean_loss(self, outputs: Sequence[str], examples: Sequence[Example]) -> float | None:
         """None: a text does not tell how likely the gold one was."""
