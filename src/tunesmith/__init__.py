@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         Lora,
         Machine,
         Recipe,
+        Teacher,
         TextClassification,
         Train,
     )
@@ -43,6 +44,7 @@ __all__ = [
     "Lora",
     "Machine",
     "Recipe",
+    "Teacher",
     "TextClassification",
     "Train",
     "check",

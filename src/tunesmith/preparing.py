@@ -24,11 +24,12 @@ from tunesmith.lengths import Lengths, count_lengths
 from tunesmith.methods.head_first import require_new_head
 from tunesmith.models.layers import count_parameters
 from tunesmith.models.loaded import Loaded
-from tunesmith.models.references import Base, find_base
+from tunesmith.models.references import Base
 from tunesmith.preflight import Note
 from tunesmith.recipe import Recipe
 from tunesmith.tasks.contract import Draw, Example, Limit, length_of
 from tunesmith.tasks.long_texts import UNLIMITED
+from tunesmith.teaching import start_of, with_teacher
 
 SHOWN_ROWS = 8
 KUMAR = "Kumar et al. 2022, arXiv:2202.10054"
@@ -92,18 +93,27 @@ def settle(recipe: Recipe, material: Material, devices: Devices, voice: Voice, r
     splits, task = material.splits, tasks.build(material.task)
     task.learn(splits.train)
     voice.stage("loading the model")
-    base = find_base(reference or recipe.starts_from)
+    base = start_of(recipe, task, devices, reference)
     loaded = task.load(base, recipe.seed, devices.stored)
     recipe, task_choices = choose_target(recipe, task.settings)
-    fitting = rewrites.fitting(loaded, devices.device)
+    task = with_teacher(recipe, task, loaded, devices)
+    fitting = _fitting_rewrites(recipe, loaded, devices)
     recipe, choices = choose(recipe, splits, task, base, devices, longest_input(loaded), fitting)
     require_positions(recipe, loaded)
+    if recipe.teacher:
+        require_positions(recipe, task.teacher, "the teacher")
     rewrites.require_fitting(recipe.train.rewrites, loaded)
     method = methods.build(recipe.method)
     if getattr(recipe.method, "head_first", None):
         require_new_head(loaded)
     apply_method(method, loaded, recipe.seed, devices)
     return Start(recipe, devices, splits, task, method, base, loaded, task_choices + choices)
+
+
+def _fitting_rewrites(recipe: Recipe, loaded: Loaded, devices: Devices) -> tuple[list[str], str]:
+    if recipe.teacher and recipe.teacher.hidden > 0:
+        return [], "what the last layer makes of each token is compared with the teacher's"
+    return rewrites.fitting(loaded, devices.device)
 
 
 def note(start: Start, findings: Sequence[Finding], lengths: Mapping[str, Lengths]) -> list[Note]:
@@ -139,11 +149,11 @@ def positions_of(loaded: Loaded) -> int:
     return positions
 
 
-def require_positions(recipe: Recipe, loaded: Loaded) -> None:
+def require_positions(recipe: Recipe, loaded: Loaded, who: str = "the model") -> None:
     """Raises ModelError where rows would be left longer than the model has places for."""
     asked, positions = recipe.train.max_length, positions_of(loaded)
     if asked != "auto" and asked > positions:
-        message = f"train.max_length: {asked:,} tokens, but the model has places for {positions:,}"
+        message = f"train.max_length: {asked:,} tokens, but {who} has places for {positions:,}"
         raise ModelError(message, remedy=f"write {positions} or less; train.long_text says what becomes of longer rows")
 
 

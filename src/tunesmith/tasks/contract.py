@@ -177,6 +177,31 @@ class Task(Protocol):
 BODY_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
+class Taught(Task, Protocol):
+    """What a task says besides if a teacher can be heard in it (`distillation`). Lines are what the loss is a sum of:
+    rows, or words, or tokens asked for.
+
+    `problem_type` is how the outputs of a line are meant, in transformers' words. `logits` are a model's outputs, one
+    line for each; `loss_of` is the task's loss of such, and `weights` (N,) how much of its `count` is each line's.
+    `token_weights` (V, T) shares the same out among the tokens that lead to it; `states` is of their shape.
+    """
+
+    problem_type: str
+
+    def logits(self, loaded: Loaded, batch: Batch) -> torch.Tensor: ...
+
+    def loss_of(self, logits: torch.Tensor, batch: Batch) -> Loss: ...
+
+    def weights(self, batch: Batch, dtype: torch.dtype) -> torch.Tensor: ...
+
+    def token_weights(self, batch: Batch, states: torch.Tensor) -> torch.Tensor: ...
+
+
+def precise(logits: torch.Tensor) -> torch.Tensor:
+    """Logits in single precision at least: a loss loses digits in less."""
+    return logits if logits.dtype == torch.float64 else logits.float()
+
+
 class UsualTask:
     """What most tasks do alike: rows are texts, stand alone, are the same at every look, all watched, answered without
     labels. `needs_head_of_base` says whether the task only goes on with a head that the base has."""
