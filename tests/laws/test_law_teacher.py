@@ -356,6 +356,12 @@ def test_the_student_beside_its_teacher(data: Path, teacher: Run, tmp_path: Path
     plain = run(recipe.but(teacher=recipe.teacher and recipe.teacher.but(alpha=0.0), output=str(tmp_path / "plain"),
                            judge=recipe.judge.but(baselines="off")))  # fmt: skip
     assert largest_difference(weights(deaf), weights(plain)) == 0 < largest_difference(weights(deaf), weights(finished))
+    page, card, paper = (finished.folder.path / name for name in ("report.html", "README.md", "paper.md"))
+    kept = f"{100 * found['share_of_parameters']:.1f}\N{NO-BREAK SPACE}% of its parameters"
+    assert [kept in file.read_text() for file in (page, card, paper)] == [True] * 3
+    assert "Beside its teacher" in page.read_text() and "Beside its teacher" in card.read_text()
+    assert "began as 1 layer of its teacher" in paper.read_text() and "hinton2015distilling" in paper.read_text()
+    assert str(teacher.folder.path) not in page.read_text() + card.read_text() + paper.read_text()
     assert finished.scores["baselines"]["without-teacher"]["accuracy"] == deaf.scores["test"]["accuracy"]
 
 
