@@ -97,12 +97,14 @@ def settle(recipe: Recipe, material: Material, devices: Devices, voice: Voice, r
     loaded = task.load(base, recipe.seed, devices.stored)
     recipe, task_choices = choose_target(recipe, task.settings)
     task = with_teacher(recipe, task, loaded, devices)
-    fitting = _fitting_rewrites(recipe, loaded, devices)
+    models = (loaded, *task.others)
+    fitting = _fitting_rewrites(recipe, models, devices)
     recipe, choices = choose(recipe, splits, task, base, devices, longest_input(loaded), fitting)
     require_positions(recipe, loaded)
     if recipe.teacher:
         require_positions(recipe, task.teacher, "the teacher")
-    rewrites.require_fitting(recipe.train.rewrites, loaded)
+    for one in models:
+        rewrites.require_fitting(recipe.train.rewrites, one)
     method = methods.build(recipe.method)
     if getattr(recipe.method, "head_first", None):
         require_new_head(loaded)
@@ -110,10 +112,12 @@ def settle(recipe: Recipe, material: Material, devices: Devices, voice: Voice, r
     return Start(recipe, devices, splits, task, method, base, loaded, task_choices + choices)
 
 
-def _fitting_rewrites(recipe: Recipe, loaded: Loaded, devices: Devices) -> tuple[list[str], str]:
+def _fitting_rewrites(recipe: Recipe, models: Sequence[Loaded], devices: Devices) -> tuple[list[str], str]:
+    """What fits all models of a step: a batch that is cut for one path may be far too large for the other."""
     if recipe.teacher and recipe.teacher.hidden > 0:
         return [], "what the last layer makes of each token is compared with the teacher's"
-    return rewrites.fitting(loaded, devices.device)
+    found = [rewrites.fitting(loaded, devices.device) for loaded in models]
+    return min(found, key=lambda fitting: len(fitting[0]))
 
 
 def note(start: Start, findings: Sequence[Finding], lengths: Mapping[str, Lengths]) -> list[Note]:

@@ -223,6 +223,21 @@ def test_a_teacher_of_no_weight_is_the_plain_loss(bases: Bases) -> None:
     assert total(heard) == total(plain) and heard.metrics["teacher_loss"] > 0
 
 
+def test_the_teacher_is_rewritten_with_its_student(bases: Bases, data: Path, tmp_path: Path) -> None:
+    """The faster path is taken by both and gives the same weights; where one of them cannot take it, neither does."""
+    base = bases("bert", dropout=0.0)
+    one = run_tiny(base, data, tmp_path / "teacher", train=EXACT)
+    asked: dict[str, Any] = {"teacher": taught(one, layers=2)}
+    fast = run_tiny(one.folder.path, data, tmp_path / "fast", train=EXACT, **asked)
+    plain = run_tiny(one.folder.path, data, tmp_path / "off", train={**EXACT, "rewrites": "off"}, **asked)
+    assert [trial["used"] for trial in fast.manifest["rewrites"]] == [True] and not plain.manifest["rewrites"]
+    assert 0 < largest_difference(weights(fast), weights(plain)) <= 1e-9
+    other = run_tiny(bases("distilbert"), data, tmp_path / "other", train=EXACT)
+    mixed = recipe_of(other.folder.path, data, tmp_path / "mixed", train=EXACT, teacher=taught(one, alpha=0.7))
+    choices = {choice["key"]: choice for choice in run(mixed).manifest["choices"]}
+    assert choices["train.rewrites"]["value"] == [] and "distilbert" in choices["train.rewrites"]["why"]
+
+
 def test_resume_equals_straight(bases: Bases, data: Path, teacher: Run, tmp_path: Path) -> None:
     straight, copies = tmp_path / "straight", tmp_path / "copies"
     settings = taught(teacher, hidden=0.3, layers=2)

@@ -101,7 +101,8 @@ class Draw:
 class Task(Protocol):
     """The contract.
 
-    `labels` names the outputs; `learn` sets it from the training rows, before `load`. `units` numbers what a cut of a
+    `labels` names the outputs; `learn` sets it from the training rows, before `load`. `others` are models besides that
+    take part in the loss and do not move. `units` numbers what a cut of a
     batch must not split (pairs, groups); None where each row stands alone. An output is whatever `predict` gives for a
     row, before any decision; for a classifier its raw logits. `ranked` are all that could be answered for a row,
     likeliest first, each with its "score"; None where there are no such. `drawn` makes the example that this look at a
@@ -114,6 +115,7 @@ class Task(Protocol):
     """
 
     labels: tuple[str, ...]
+    others: tuple[Loaded, ...]
 
     def learn(self, rows: Sequence[Row]) -> None: ...
 
@@ -207,6 +209,7 @@ class UsualTask:
     labels. `needs_head_of_base` says whether the task only goes on with a head that the base has."""
 
     needs_head_of_base = False
+    others: tuple[Loaded, ...] = ()
 
     def count_bare(self, rows: Sequence[Row], examples: Sequence[Example], processor: Any) -> int:
         """How many rows are special tokens and nothing else; how many of those a tokenizer adds is its own affair."""

@@ -37,6 +37,10 @@ class Distilled:
         return getattr(self.task, name)
 
     @property
+    def others(self) -> tuple[Loaded, ...]:
+        return (self.teacher,)
+
+    @property
     def _is_heard(self) -> bool:
         return self.lesson.alpha > 0 or self.lesson.hidden > 0
 
