@@ -29,7 +29,7 @@ from tunesmith.preflight import Note
 from tunesmith.recipe import Recipe
 from tunesmith.tasks.contract import Draw, Example, Limit, length_of
 from tunesmith.tasks.long_texts import UNLIMITED
-from tunesmith.teaching import start_of, with_teacher
+from tunesmith.teaching import may_know, start_of, with_teacher
 
 SHOWN_ROWS = 8
 KUMAR = "Kumar et al. 2022, arXiv:2202.10054"
@@ -128,6 +128,13 @@ def note(start: Start, findings: Sequence[Finding], lengths: Mapping[str, Length
         message = "the base has no head for this task: what a new one says at first would spoil what the base knows"
         remedy = "train one with `method: head`, then name that run folder as the model of this recipe"
         notes.append(Note(NEW_HEAD, "stop", message, start.recipe.model, remedy, KUMAR))
+    teacher = start.recipe.teacher
+    if teacher and may_know(teacher, start.splits.test, start.recipe.task.columns):
+        message = (
+            "the teacher's own sealed test held other rows than this one: some of these it may have been trained on"
+        )
+        remedy = "judge on the rows that the teacher was judged on; then nobody has learned them"
+        notes.append(Note("teacher-knows-test", "warn", message, teacher.model, remedy))
     return notes
 
 

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from tunesmith.data.loading import hash_of
+from tunesmith.data.rows import Row
 from tunesmith.devices import Devices
 from tunesmith.errors import ModelError
 from tunesmith.models.loaded import Loaded
@@ -14,6 +16,7 @@ from tunesmith.models.references import Base, find_base
 from tunesmith.models.students import stack, student_of
 from tunesmith.open import Run
 from tunesmith.recipe import Recipe, Teacher
+from tunesmith.recipe.columns import Column
 from tunesmith.tasks.distillation import Distilled
 
 REMEDY = "tune a teacher on the same rows for the same task, or leave it out"
@@ -59,6 +62,13 @@ def with_teacher(recipe: Recipe, task: Any, loaded: Loaded, devices: Devices) ->
 def hashes_of(teacher: Teacher | None) -> dict[str, str]:
     """SHA-256 of all files that have a say in what the teacher answers."""
     return find_base(teacher.model).hashes() if teacher else {}
+
+
+def may_know(teacher: Teacher, test: Sequence[Row], columns: Sequence[Column]) -> bool:
+    """Whether some of these test rows may have been shown to the teacher in training: all but the very rows that were
+    its own sealed test."""
+    sealed = Run(teacher.model).manifest["data"].get("test", {})
+    return bool(test) and sealed.get("rows_sha256") != hash_of(test, columns)
 
 
 def _require_same_task(run: Run, task: Any) -> None:

@@ -380,6 +380,24 @@ def test_the_student_beside_its_teacher(data: Path, teacher: Run, tmp_path: Path
     assert finished.scores["baselines"]["without-teacher"]["accuracy"] == deaf.scores["test"]["accuracy"]
 
 
+@pytest.mark.parametrize("target", ["labels", "score"])
+def test_other_targets_from_file_to_report(bases: Bases, tmp_path: Path, target: str) -> None:
+    """Many labels and a number, long texts in windows: cut, taught, judged; a test that was not the teacher's is told
+    of, and one that was is not."""
+    make = KINDS["many labels" if target == "labels" else "number"][1]
+    files = {name: str(tiny.write_rows(tmp_path / f"{name}.jsonl", make(40))) for name in ("train", "test")}
+    course = {"steps": 4, "long_text": "windows", "max_length": 12}
+    sections: dict[str, Any] = {"data": files, "task": {"target": target}, "train": course}
+    whole = run_tiny(bases("bert"), Path(), tmp_path / "teacher", **sections)
+    student = run_tiny(whole.folder.path, Path(), tmp_path / "student", teacher=taught(whole, layers=1), **sections)
+    assert read_json(student.folder.audits)["distillation"]["difference"]["low"] is not None
+    assert "teacher-knows-test" not in [note["code"] for note in read_json(student.folder.check)]
+    other = tiny.write_rows(tmp_path / "other.jsonl", make(39))
+    sections["data"] = {**files, "test": str(other)}
+    told = run_tiny(whole.folder.path, Path(), tmp_path / "other", teacher=taught(whole, hidden=0.5), **sections)
+    assert "teacher-knows-test" in [note["code"] for note in read_json(told.folder.check)]
+
+
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a task that cannot be taught": ({"task": "question-answering"}, "teacher: not for question-answering yet"),
     "an adapter of what was cut": ({"method": "lora", "layers": 2}, "method: lora is not for a student that is cut"),
