@@ -130,9 +130,7 @@ def note(start: Start, findings: Sequence[Finding], lengths: Mapping[str, Length
         notes.append(Note(NEW_HEAD, "stop", message, start.recipe.model, remedy, KUMAR))
     teacher = start.recipe.teacher
     if teacher and may_know(teacher, start.splits.test, start.recipe.task.columns):
-        message = (
-            "the teacher's own sealed test held other rows than this one: some of these it may have been trained on"
-        )
+        message = "the teacher's own sealed test held other rows: some of these it may have been trained on"
         remedy = "judge on the rows that the teacher was judged on; then nobody has learned them"
         notes.append(Note("teacher-knows-test", "warn", message, teacher.model, remedy))
     return notes

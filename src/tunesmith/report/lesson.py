@@ -31,13 +31,11 @@ def lesson(record: Record) -> Lesson | None:
     ]  # fmt: skip
     difference, title = found["difference"], wording.in_prose(found["metric"])
     between = f"{wording.signed(difference['low'])} to {wording.signed(difference['high'])}"
-    share = found["share_of_score"]
-    kept = f"{wording.share(share)} of its teacher's {title} ({wording.exact(rows[0][1]['value'])} against "
-    kept += f"{wording.exact(rows[1][1]['value'])}; paired difference {wording.signed(difference['value'])}, 95 % "
-    kept += f"interval {between})"
-    if share is None or share < 0:
-        kept = f"a {title} of {wording.exact(rows[0][1]['value'])}, its teacher {wording.exact(rows[1][1]['value'])} "
-        kept += f"(paired difference {wording.signed(difference['value'])}, 95 % interval {between})"
+    apart = f"paired difference {wording.signed(difference['value'])}, 95 % interval {between}"
+    mine, theirs = (wording.exact(score["value"]) for _, score, *_ in rows)
+    kept = f"a {title} of {mine}, its teacher {theirs} ({apart})"
+    if found["share_of_score"] is not None:
+        kept = f"{wording.share(found['share_of_score'])} of its teacher's {title} ({mine} against {theirs}; {apart})"
     return Lesson(
         f"On the same {record.judged_rows:,} {found['split']} rows the student reached {kept}, with "
         f"{wording.share(found['share_of_parameters'])} of its parameters and "
