@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 from pydantic.fields import FieldInfo
 
@@ -11,7 +12,7 @@ from tunesmith.recipe import Recipe, methods, tasks
 from tunesmith.recipe.base import Settings
 
 PAGE = Path(__file__).with_name("recipe.md")
-SECTIONS = ("data", "train", "judge", "deploy", "machine")
+SECTIONS = ("data", "teacher", "train", "judge", "deploy", "machine")
 
 
 def reference() -> str:
@@ -19,8 +20,9 @@ def reference() -> str:
     parts = ["# The recipe", "", f"{Recipe.__doc__} This page is made from the code by `make docs`.", ""]
     parts += table(Recipe)
     for name in SECTIONS:
-        settings = Recipe.model_fields[name].annotation
-        assert isinstance(settings, type) and issubclass(settings, Settings)
+        annotation = Recipe.model_fields[name].annotation
+        settings = next(kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type))
+        assert issubclass(settings, Settings)
         parts += [f"## {name}", "", " ".join((settings.__doc__ or "").split()), "", *table(settings)]
     for title, kinds in (("task", tasks.KINDS), ("method", methods.KINDS)):
         parts += [f"## {title}", ""]

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         Prompt,
         Qlora,
         Recipe,
+        Teacher,
         TextClassification,
         Train,
     )
@@ -57,6 +58,7 @@ __all__ = [
     "Prompt",
     "Qlora",
     "Recipe",
+    "Teacher",
     "TextClassification",
     "Train",
     "check",

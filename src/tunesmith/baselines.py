@@ -246,6 +246,18 @@ class Untuned:
             return predict(self.loaded, self.task, examples, self.devices)
 
 
+@dataclass
+class Opened:
+    """Another tuned model, asked in the same way."""
+
+    task: Any
+    loaded: Loaded
+    devices: Devices
+
+    def predict(self, rows: Sequence[Row], examples: Sequence[Example]) -> list[Any]:
+        return predict(self.loaded, self.task, examples, self.devices)
+
+
 def embed(task: Any, loaded: Loaded, examples: Sequence[Example], devices: Devices) -> np.ndarray:
     """Unit vectors (rows, hidden): what the frozen base makes of each row, see `features` of the tasks."""
     lengths = [length_of(example) for example in examples]

@@ -155,6 +155,8 @@ def _with_method(recipe: Recipe, choices: list[Choice], rows: int, parameters: i
         return recipe
     head_is_new = recipe.task.kind not in KEEP_THEIR_HEAD
     kind, reason = choose_method(rows, parameters, memory_bytes(devices.device), head_is_new)
+    if recipe.teacher and recipe.teacher.layers is not None:
+        kind, reason = "full", "a model that lost layers is another one, and all of it has to learn"
     choices.append(Choice("method", kind, reason))
     return recipe.but(method=METHOD_KINDS[kind]())
 

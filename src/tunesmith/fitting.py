@@ -148,7 +148,7 @@ class Fit:
             self.loaded, method, self.task, phase.examples, order, course, optimizer, self.devices, progress.step
         )
         try:
-            with rewritten(self.loaded, self.rewrites):
+            with rewritten((self.loaded, *self.task.others), self.rewrites):
                 for step in steps:
                     progress.step = step.number
                     if self.average is not None:

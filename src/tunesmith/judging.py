@@ -9,7 +9,7 @@ from typing import Any
 
 from tunesmith import folder as folders
 from tunesmith import footprint
-from tunesmith.audits import cost, slices
+from tunesmith.audits import cost, distillation, slices
 from tunesmith.audits.budgets import find_budgets, with_budgets
 from tunesmith.audits.suspects import find_suspects
 from tunesmith.audits.verdict import NOT_JUDGED, judge
@@ -19,6 +19,7 @@ from tunesmith.baselines import (
     LinearProbe,
     Majority,
     NearestNeighbours,
+    Opened,
     Tfidf,
     Untuned,
     WordOverlap,
@@ -31,10 +32,11 @@ from tunesmith.excerpts import Copy, Lead
 from tunesmith.fitting import Voice
 from tunesmith.folder import RunFolder
 from tunesmith.lexicon import Lexicon
+from tunesmith.models.references import find_base
 from tunesmith.open import Run
 from tunesmith.overlap import Overlap
 from tunesmith.preparing import Work, said_masked
-from tunesmith.recipe import WITHOUT_STAGES
+from tunesmith.recipe import TEACHER, WITHOUT_STAGES, WITHOUT_TEACHER
 from tunesmith.report.manifest import now
 from tunesmith.tasks.contract import Example, Prediction, length_of
 
@@ -61,7 +63,7 @@ def fit_baselines(work: Work, folder: RunFolder, voice: Voice) -> dict[str, Fitt
         if baseline is None:
             voice.say(f"baseline {name}: left out, {LEFT_OUT[name]}")
             continue
-        if isinstance(baseline, WithoutStages):  # as it was before a refit, which has learned these rows
+        if isinstance(baseline, OtherTraining):  # as it was before a refit, which has learned these rows
             fitted[name] = Fitted(baseline, baseline.run.card["decision"])
             predictions = read_predictions(baseline.run.folder, "validation")
         else:
@@ -90,8 +92,8 @@ def _vectors(work: Work, examples: Sequence[Any]) -> Any:
 
 
 @dataclass
-class WithoutStages:
-    """The recipe's own training from the base itself."""
+class OtherTraining:
+    """The recipe's own training from the base itself, or without the teacher's word."""
 
     run: Run
 
@@ -103,7 +105,12 @@ def _without_stages(work: Work) -> Baseline | None:
     """None where the stages brought tokens and the task asks for tokens: the two would be asked for different ones."""
     run = Run(work.recipe.without_stages().output, work.recipe.machine)
     asks_tokens = work.recipe.task.target == "language"
-    return None if asks_tokens and len(run.loaded.processor) != len(work.loaded.processor) else WithoutStages(run)
+    return None if asks_tokens and len(run.loaded.processor) != len(work.loaded.processor) else OtherTraining(run)
+
+
+def _teacher(work: Work) -> Baseline:
+    """The teacher itself, asked in the same way as the student; its decision is made on the same rows, too."""
+    return Opened(work.task, work.task.teacher, work.devices)
 
 
 def _untuned(work: Work) -> Baseline | None:
@@ -126,6 +133,8 @@ _FITS: dict[str, Callable[[Work], Baseline | None]] = {
     "overlap": lambda work: Overlap.fit(work.splits.train),
     "untuned": _untuned,
     WITHOUT_STAGES: _without_stages,
+    TEACHER: _teacher,
+    WITHOUT_TEACHER: lambda work: OtherTraining(Run(work.recipe.without_teacher().output, work.recipe.machine)),
     "frequencies": lambda work: Frequencies.fit(work.task, work.loaded.processor, work.examples["train"]),
     "word-overlap": lambda work: WordOverlap.fit(work.task, work.splits.train),
     "lead": lambda work: Lead.fit(work.task, work.splits.train),
@@ -206,7 +215,8 @@ def judge_run(work: Work, folder: RunFolder, baselines: Mapping[str, Fitted], de
     verdict = judge(primary, work.recipe.judge.min_gain, split, tuned[split], theirs)
     spent = _cost(work, folder, split)
     folders.write_json(folder.verdict, with_budgets(verdict, find_budgets(work.recipe.deploy, spent)))
-    folders.write_json(folder.audits, {"cost": spent, "not_judged": list(NOT_JUDGED)})
+    taught = {"distillation": _against_teacher(work, folder, split, tuned[split])} if work.recipe.teacher else {}
+    folders.write_json(folder.audits, {"cost": spent, **taught, "not_judged": list(NOT_JUDGED)})
     shown = folders.read_json(folder.data)
     shown["wrong"], shown["worst_errors"] = _worst(work, kept[split], getattr(work.splits, split))
     if work.recipe.task.target == "text":
@@ -290,6 +300,20 @@ def _cost(work: Work, folder: RunFolder, split: str) -> dict[str, Any]:
         "model_bytes": cost.folder_bytes(folder.model),
         **(_memory_of_answering(work, folder, split) if work.recipe.deploy.memory_mb is not None else {}),
     }
+
+
+def _against_teacher(work: Work, folder: RunFolder, split: str, mine: Mapping[str, Any]) -> dict[str, Any]:
+    """The student beside its teacher, who answers the same rows as it would by itself."""
+    assert work.recipe.teacher is not None
+    run, rows, examples = Run(work.recipe.teacher.model), getattr(work.splits, split), work.examples[split]
+    outputs = predict(work.task.teacher, work.task, examples, work.devices)
+    predictions = as_predictions(_golds(work, split), work.task.answers(outputs, rows, run.card["decision"]))
+    _write(folder, f"teacher-{split}", predictions)
+    primary, models = work.recipe.judge.primary, (work.loaded, work.task.teacher)
+    saved = (find_base(str(folder.path)), find_base(str(run.folder.path)))
+    times = distillation.latencies(models, work.task, examples, work.devices)
+    measures = (mine[primary], work.task.measures(predictions)[primary])
+    return distillation.compare(primary, split, measures, models, saved, times)
 
 
 def _memory_of_answering(work: Work, folder: RunFolder, split: str) -> dict[str, Any]:

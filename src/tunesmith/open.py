@@ -173,6 +173,10 @@ class Run:
     @cached_property
     def loaded(self) -> Loaded:
         """The tuned model, ready to answer."""
+        return self.load(self._devices)
+
+    def load(self, devices: Devices) -> Loaded:
+        """The tuned model on these devices, ready to answer."""
         method = methods.build(method_settings.KINDS[self.card["method"]["kind"]](**self.card["method"]))
         reference = method.base_to_open(self.folder.model, based_on(self.card, self.folder.model))
         if reference == str(self.folder.model):  # its own weights: whatever has become of its base is all the same
@@ -180,9 +184,9 @@ class Run:
         else:
             base = find_base_of(self.folder.model, reference)
             require_unchanged(base, self.folder.manifest)
-        loaded = self._task.load(base, self.card["seed"], self._devices.stored)
+        loaded = self._task.load(base, self.card["seed"], devices.stored)
         loaded = method.open(loaded, self.folder.model)
-        loaded.model.to(self._devices.device).eval()
+        loaded.model.to(devices.device).eval()
         return loaded
 
     @cached_property

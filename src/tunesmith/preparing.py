@@ -27,11 +27,12 @@ from tunesmith.methods.own_weights import Joining
 from tunesmith.models import layers
 from tunesmith.models.layers import count_parameters
 from tunesmith.models.loaded import Loaded
-from tunesmith.models.references import Base, find_base
+from tunesmith.models.references import Base
 from tunesmith.preflight import Note
 from tunesmith.recipe import Recipe
 from tunesmith.tasks.contract import Draw, Example, Limit, length_of
 from tunesmith.tasks.long_texts import UNLIMITED
+from tunesmith.teaching import may_know, start_of, with_teacher
 
 SHOWN_ROWS = 8
 KUMAR = "Kumar et al. 2022, arXiv:2202.10054"
@@ -95,19 +96,31 @@ def settle(recipe: Recipe, material: Material, devices: Devices, voice: Voice, r
     splits, task = material.splits, tasks.build(material.task)
     task.learn(splits.train)
     voice.stage("loading the model")
-    base = find_base(reference or recipe.starts_from)
+    base = start_of(recipe, task, devices, reference)
     loaded = task.load(base, recipe.seed, devices.stored)
     recipe, task_choices = choose_target(recipe, task.settings)
-    virtual = recipe.method.virtual_tokens
-    fitting = rewrites.fitting(loaded, devices.device, virtual)
+    task = with_teacher(recipe, task, loaded, devices)
+    models, virtual = (loaded, *task.others), recipe.method.virtual_tokens
+    fitting = _fitting_rewrites(recipe, models, devices)
     recipe, choices = choose(recipe, splits, task, base, devices, longest_input(loaded, virtual), fitting)
-    require_positions(recipe, loaded)
-    rewrites.require_fitting(recipe.train.rewrites, loaded, virtual)
+    require_positions(recipe, loaded, virtual)
+    if recipe.teacher:
+        require_positions(recipe, task.teacher, who="the teacher")
+    for one in models:
+        rewrites.require_fitting(recipe.train.rewrites, one, virtual)
     method = methods.build(recipe.method)
     if getattr(recipe.method, "head_first", None):
         require_new_head(loaded)
     apply_method(method, loaded, recipe, devices)
     return Start(recipe, devices, splits, task, method, base, loaded, task_choices + choices)
+
+
+def _fitting_rewrites(recipe: Recipe, models: Sequence[Loaded], devices: Devices) -> tuple[list[str], str]:
+    """What fits all models of a step: a batch that is cut for one path may be far too large for the other."""
+    if recipe.teacher and recipe.teacher.hidden > 0:
+        return [], "what the last layer makes of each token is compared with the teacher's"
+    found = [rewrites.fitting(loaded, devices.device, recipe.method.virtual_tokens) for loaded in models]
+    return min(found, key=lambda fitting: len(fitting[0]))
 
 
 def note(start: Start, findings: Sequence[Finding], lengths: Mapping[str, Lengths]) -> list[Note]:
@@ -120,6 +133,11 @@ def note(start: Start, findings: Sequence[Finding], lengths: Mapping[str, Length
         notes.append(Note(NEW_HEAD, "stop", message, start.recipe.model, remedy, KUMAR))
     if start.recipe.method.kind == "gradual-unfreezing":
         notes += _on_joining(start)
+    teacher = start.recipe.teacher
+    if teacher and may_know(teacher, start.splits.test, start.recipe.task.columns):
+        message = "the teacher's own sealed test held other rows: some of these it may have been trained on"
+        remedy = "judge on the rows that the teacher was judged on; then nobody has learned them"
+        notes.append(Note("teacher-knows-test", "warn", message, teacher.model, remedy))
     return notes
 
 
@@ -160,13 +178,12 @@ def positions_of(loaded: Loaded) -> int:
     return positions
 
 
-def require_positions(recipe: Recipe, loaded: Loaded) -> None:
+def require_positions(recipe: Recipe, loaded: Loaded, virtual: int = 0, who: str = "the model") -> None:
     """Raises ModelError where rows would be left longer than the model has places for."""
-    virtual = recipe.method.virtual_tokens
     asked, positions = recipe.train.max_length, positions_of(loaded) - virtual
     if asked != "auto" and asked > positions:
         taken = f" beside {virtual} virtual tokens" if virtual else ""
-        message = f"train.max_length: {asked:,} tokens, but the model has places for {positions:,}{taken}"
+        message = f"train.max_length: {asked:,} tokens, but {who} has places for {positions:,}{taken}"
         raise ModelError(message, remedy=f"write {positions} or less; train.long_text says what becomes of longer rows")
 
 

@@ -22,15 +22,16 @@ from tunesmith.folder import RunFolder
 from tunesmith.judging import fit_baselines, judge_run, score_validation
 from tunesmith.methods.head_first import HeadAlone
 from tunesmith.models.layers import count_parameters
-from tunesmith.models.references import CARD, find_base
+from tunesmith.models.references import CARD
 from tunesmith.open import Run
 from tunesmith.preparing import Work, apply_method, describe_data, prepare, refuse_stops
-from tunesmith.recipe import WITHOUT_STAGES, Recipe, is_path
+from tunesmith.recipe import Recipe, is_path
 from tunesmith.recipe.reading import read_recipe, write_recipe
 from tunesmith.report import manifest
 from tunesmith.report.writing import write_report
 from tunesmith.rewrites import try_out
 from tunesmith.tasks.contract import Example
+from tunesmith.teaching import hashes_of, start_of, with_teacher
 from tunesmith.trackers import Trackers, require_installed
 
 SILENT = Voice()
@@ -96,14 +97,15 @@ def _carry_out(recipe: Recipe, folder: RunFolder, accept: Sequence[str], voice: 
 
 
 def _carry_out_stages(recipe: Recipe, folder: RunFolder, accept: Sequence[str], voice: Voice) -> None:
-    """What comes before a recipe's own training, and that training without it; what is finished stays as it is."""
-    if not recipe.stages:
+    """What comes before a recipe's own training, and that training without it or without its teacher; what is finished
+    stays as it is."""
+    earlier = [recipe.stage(number) for number in range(len(recipe.stages))]
+    if not earlier and not recipe.beside:
         return
     if is_first() and not folder.exists:
         refuse_stops(look_ahead(recipe)[0], accept)  # not after hours of the stages before it
         write_recipe(recipe, folder.recipe)  # so that what is interrupted in a stage can be resumed
-    earlier = [recipe.stage(number) for number in range(len(recipe.stages))]
-    for one in [*earlier, *([recipe.without_stages()] if WITHOUT_STAGES in recipe.baselines else [])]:
+    for one in [*earlier, *recipe.beside]:
         place = RunFolder(one.output)
         voice.say(f"== {place.path.name}: {one.task.kind} from {one.model}")
         if place.exists:
@@ -151,7 +153,8 @@ def _open_folder(work: Work, folder: RunFolder, voice: Voice) -> dict[str, Any]:
     """Write recipe, notes and manifest; on a resume make sure that they are those of the run that began."""
     splits = work.splits.named()
     base_hashes = work.base.hashes()
-    identity = manifest.identity(work.recipe, work.splits.files, base_hashes, work.devices.world_size)
+    taught_by = hashes_of(work.recipe.teacher)
+    identity = manifest.identity(work.recipe, work.splits.files, base_hashes, work.devices.world_size, taught_by)
     began = folders.read_json(folder.manifest) if folder.exists and folder.manifest.exists() else None
     if began is not None:
         was = checkpoints.Checkpoint(folder.manifest, Progress(), began["identity"])
@@ -162,6 +165,7 @@ def _open_folder(work: Work, folder: RunFolder, voice: Voice) -> dict[str, Any]:
         "finished": None,
         "choices": began["choices"] if began else [choice.record() for choice in work.choices],
         "base": {"reference": work.recipe.starts_from, "revision": work.base.revision, "sha256": base_hashes},
+        **({"teacher": {"reference": work.recipe.teacher.model, "sha256": taught_by}} if work.recipe.teacher else {}),
         "data": _identify_rows(work),
         "labels": list(work.task.labels),
         "learned": work.task.learned(),
@@ -269,8 +273,9 @@ def _follow(folder: RunFolder, devices: Devices, stop: StopSignal) -> None:
     record = folders.read_json(folder.manifest)
     task, method = tasks.build(recipe.task), methods.build(recipe.method)
     task.recall(record["learned"])
-    base = find_base(recipe.starts_from)
+    base = start_of(recipe, task, devices)
     loaded = task.load(base, recipe.seed, devices.stored)
+    task = with_teacher(recipe, task, loaded, devices)
     apply_method(method, loaded, recipe, devices)
     train = take_over(folder.handover / "train.safetensors")
     validation = take_over(folder.handover / "validation.safetensors")

@@ -27,7 +27,7 @@ FAMILIES = {"bert": "bert", "electra": "electra", "roberta": "roberta"}
 
 def trained(folder: Path, method: Settings, names: list[str], budget: int = 2048) -> tuple[Bench, list[Any]]:
     bench = set_up(folder, method, budget=budget)
-    with rewritten(bench.loaded, names):
+    with rewritten([bench.loaded], names):
         steps = train(bench, steps=3, weight_decay=0.05, warmup_ratio=0.3, max_grad_norm=0.2)
     return bench, steps
 
@@ -54,7 +54,7 @@ def test_logits_in_row_order_and_undone_without_a_trace(bases: Bases, family: st
     """Rows keep their places; after undoing, the plain path is back to the last bit."""
     bench = set_up(bases(family), EVERY_METHOD["full"], num_rows=23)
     before = bench.logits()
-    with rewritten(bench.loaded, [name]):
+    with rewritten([bench.loaded], [name]):
         assert not bench.loaded.pads
         inside = bench.logits()
     assert torch.allclose(before, inside, rtol=0, atol=1e-12)
@@ -75,7 +75,7 @@ def test_a_padding_token_in_the_text_and_pairs(bases: Bases) -> None:
         inputs = {name: tensor for name, tensor in batch.items() if name != "target"}
         bench.loaded.model.eval()
         plain = bench.loaded(**inputs).logits
-        with rewritten(bench.loaded, ["flat-batch"]):
+        with rewritten([bench.loaded], ["flat-batch"]):
             assert torch.allclose(plain, bench.loaded(**inputs).logits, rtol=0, atol=1e-12)
 
 
@@ -102,7 +102,7 @@ def test_dropout_has_the_same_distribution(bases: Bases, where: str) -> None:
         if isinstance(module, torch.nn.Dropout) and ("self" in name) != (where == "attention"):
             module.p = 0.0
     plain = losses(bench, number)
-    with rewritten(bench.loaded, ["flat-batch"]):
+    with rewritten([bench.loaded], ["flat-batch"]):
         flat = losses(bench, number)
     error = ((stdev(plain) ** 2 + stdev(flat) ** 2) / number) ** 0.5
     assert abs(fmean(plain) - fmean(flat)) <= 4 * error
@@ -114,7 +114,7 @@ def test_frozen_blocks_run_without_dropout(bases: Bases) -> None:
     bench = set_up(bases("bert", dropout=0.5), EVERY_METHOD["head"], num_rows=12)
     set_training_mode(bench.loaded.model)
     states = []
-    with rewritten(bench.loaded, ["flat-batch"]), torch.no_grad():
+    with rewritten([bench.loaded], ["flat-batch"]), torch.no_grad():
         for _ in range(2):
             inputs = {name: tensor for name, tensor in bench.batch().items() if name != "target"}
             states.append(bench.loaded.model.bert(**FlatInputs(bench)(inputs)).last_hidden_state)

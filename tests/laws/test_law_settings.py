@@ -21,6 +21,8 @@ from tunesmith.folder import RunFolder, lines, read_json
 from tunesmith.open import Run
 from tunesmith.recipe import Machine, Recipe, TextClassification
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 PLAIN: dict[str, Any] = {"train": {"steps": 4, "evaluate_every": 2}}
 """What every row changes one thing of."""
 
@@ -35,6 +37,8 @@ class Place:
     writer: Path
     decoder: Path
     image_base: Path
+    teacher: Path
+    other_teacher: Path
 
     @property
     def train(self) -> Path:
@@ -236,6 +240,14 @@ TRIPLETS = {"kind": "sentence-similarity", "target": "triplet"}
 
 def compared(task: dict[str, Any]) -> Callable[[Place], dict[str, Any]]:
     return lambda place: {"data": {"train": str(place.folder / "triplets.jsonl")}, "task": task}
+
+
+def hearing(as_base: bool = False) -> Callable[[Place], dict[str, Any]]:
+    """A recipe with a teacher, who may be what it starts from, too."""
+    return lambda place: {
+        "teacher": {"model": str(place.teacher)},
+        **({"model": str(place.teacher)} if as_base else {}),
+    }
 
 
 GAPS = {"kind": "language-modeling"}
@@ -516,6 +528,11 @@ TABLE: dict[str, Row] = {
     "machine.device": Row({"machine": {"device": ABSENT}}, refuses(RecipeError)),
     "machine.threads": Row({"machine": {"threads": 2}}, manifest("threads", equals=2)),
     "machine.micro_batch_tokens": Row({"machine": {"micro_batch_tokens": 1}}, weights),  # dropout is on
+    "teacher.model": Row(lambda place: {"teacher": {"model": str(place.other_teacher)}}, weights, hearing()),
+    "teacher.temperature": Row({"teacher": {"temperature": 8}}, weights, hearing()),
+    "teacher.alpha": Row({"teacher": {"alpha": 0.9}}, weights, hearing()),
+    "teacher.hidden": Row({"teacher": {"hidden": 2.0}}, weights, hearing()),
+    "teacher.layers": Row({"teacher": {"layers": 2}}, manifest("parameters", "total"), hearing(as_base=True)),
     "seed": Row({"seed": 1}, weights),
     "output": Row(
         lambda place: {"output": str(place.folder / "elsewhere")},
@@ -599,9 +616,11 @@ def place(bases: Callable[..., Path], writers: Callable[..., Path], tmp_path_fac
         for i, path in enumerate(pictures)
     ]
     tiny.write_rows(folder / "many-pictures.jsonl", many_pictures)
-    return Place(
-        bases("bert"), bases("bert", seed=7), folder, writers("bart"), writers("llama"), bases("vit", dropout=0.0)
-    )
+    teachers = [folder / f"teacher-{seed}" for seed in (0, 7)]
+    for seed, teacher in zip((0, 7), teachers, strict=True):
+        run_tiny(bases("bert", seed=seed), folder / "train.jsonl", teacher, train={"steps": 4})
+    models = (writers("bart"), writers("llama"), bases("vit", dropout=0.0))
+    return Place(bases("bert"), bases("bert", seed=7), folder, *models, *teachers)
 
 
 @pytest.fixture(scope="module")

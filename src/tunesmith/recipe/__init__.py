@@ -29,10 +29,13 @@ from tunesmith.recipe.methods import (
     Qlora,
 )
 from tunesmith.recipe.tasks import LanguageModeling, QuestionAnswering, SentenceSimilarity, Task, TokenClassification
+from tunesmith.recipe.teacher import TEACHER, WITHOUT_TEACHER, Teacher, require_teachable
 from tunesmith.recipe.train import Train
 from tunesmith.recipe.writing import Summarization, Translation
 
 __all__ = [
+    "TEACHER",
+    "WITHOUT_TEACHER",
     "BitFit",
     "Classification",
     "Data",
@@ -61,6 +64,7 @@ __all__ = [
     "Stage",
     "Summarization",
     "Task",
+    "Teacher",
     "TextClassification",
     "TokenClassification",
     "Train",
@@ -135,6 +139,9 @@ class Recipe(Settings):
     method: Method = Full()
     """Which weights move."""
 
+    teacher: Teacher | None = None
+    """A tuned model to learn from beside the labels, and to cut a smaller one from."""
+
     train: Train = Train()
     """How long and how fast."""
 
@@ -159,7 +166,10 @@ class Recipe(Settings):
 
     @model_validator(mode="after")
     def _fits_its_task(self) -> Self:
-        require_fitting(self.task, self.train, self.judge, (WITHOUT_STAGES,) if self.stages else ())
+        taught = (TEACHER, WITHOUT_TEACHER) if self.teacher else ()
+        require_fitting(self.task, self.train, self.judge, (*((WITHOUT_STAGES,) if self.stages else ()), *taught))
+        if self.teacher:
+            require_teachable(self)
         return self
 
     @property
@@ -193,13 +203,29 @@ class Recipe(Settings):
         output = os.path.join(self.output, "stages", WITHOUT_STAGES)
         return self.but(stages=[], judge=judge, deploy=Deploy(), track=[], output=output)
 
+    def without_teacher(self) -> Recipe:
+        """The recipe's own training of the same student, but for the teacher, which it does not hear."""
+        assert self.teacher is not None
+        unheard = self.teacher.but(alpha=0.0, hidden=0.0)
+        judge, output = self.judge.but(baselines="off"), os.path.join(self.output, WITHOUT_TEACHER)
+        own = {"model": self.starts_from, "stages": [], "teacher": unheard, "judge": judge, "output": output}
+        return self.but(**own, deploy=Deploy(), track=[])
+
+    @property
+    def beside(self) -> list[Recipe]:
+        """Trainings that are runs of their own and whose results the recipe's own is compared with."""
+        made = {WITHOUT_STAGES: self.without_stages, WITHOUT_TEACHER: self.without_teacher}
+        return [make() for name, make in made.items() if name in self.baselines]
+
     def with_paths(self, change: Any) -> Self:
         """A copy in which `change` was applied to every path (and to `model` where that is a path)."""
         stages = [stage.but(data=_moved(stage.data, change)) for stage in self.stages]
+        teacher = self.teacher and self.teacher.but(model=change(self.teacher.model))
         model = change(self.model) if is_path(self.model) else self.model
         return self.but(
             data=_moved(self.data, change),
             stages=stages,
+            teacher=teacher,
             model=model,
             output=change(self.output) if self.output != "auto" else "auto",
         )
@@ -208,7 +234,12 @@ class Recipe(Settings):
         """Paths made absolute, seen from `folder`; `model` becomes a path if such a folder exists there."""
         root = Path(folder).absolute()
         model = str(root / self.model) if (root / self.model).is_dir() else self.model
-        return self.but(model=model).with_paths(lambda path: os.path.normpath(root / os.path.expanduser(path)))
+        teacher = self.teacher and self.teacher.but(model=str(root / os.path.expanduser(self.teacher.model)))
+        if teacher and teacher.layers is not None:
+            model = teacher.model
+        return self.but(model=model, teacher=teacher).with_paths(
+            lambda path: os.path.normpath(root / os.path.expanduser(path))
+        )
 
     def relative_to(self, folder: str | os.PathLike[str]) -> Self:
         """Paths written as seen from `folder`, so that recipe, data and runs can move together."""

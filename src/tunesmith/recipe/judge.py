@@ -21,6 +21,8 @@ BaselineName = Literal[
     "copy",
     "linear-probe",
     "without-stages",
+    "teacher",
+    "without-teacher",
 ]
 BASELINES: tuple[str, ...] = get_args(BaselineName)
 
@@ -39,7 +41,9 @@ class Judge(Settings):
     """The whole 95 % interval of tuned minus best baseline must lie above this for the verdict to say ship."""
 
     baselines: Literal["auto", "off"] | list[BaselineName] = "auto"
-    """What to compare with, on the same rows and metric. `auto`: all that fit the task. `off`: no verdict."""
+    """What to compare with, on the same rows and metric. `auto`: all that fit the task. `off`: no verdict. Only where
+    they are asked for by name: `teacher` (its own answers; a student is rarely better, see `min_gain`) and
+    `without-teacher` (the same student trained once more, by the labels alone)."""
 
     slices: list[str] = Field(default_factory=list)
     """Columns of your files by whose values the primary metric is shown too: a language, a source, a customer. The 20

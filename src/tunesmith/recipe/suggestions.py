@@ -53,7 +53,8 @@ def settings_at(path: KeyPath, values: Any, root: type[Settings] = Recipe) -> ty
         table = methods.KINDS if path[0] == "method" else tasks.KINDS
         return table.get(str(kind)) or (tasks.TextClassification if path[0] == "task" else None)
     annotation = root.model_fields[str(path[0])].annotation if path[0] in root.model_fields else None
-    return annotation if isinstance(annotation, type) and issubclass(annotation, Settings) else None
+    may_be = [annotation, *get_args(annotation)]  # a section that may be left out is one of two
+    return next((kind for kind in may_be if isinstance(kind, type) and issubclass(kind, Settings)), None)
 
 
 def _all_settings() -> Iterator[tuple[KeyPath, str]]:

@@ -54,6 +54,18 @@ BIBTEX = {
   pages   = {2825--2830},
   year    = {2011}
 }""",
+    "hinton2015distilling": """@misc{hinton2015distilling,
+  title  = {Distilling the Knowledge in a Neural Network},
+  author = {Hinton, Geoffrey and Vinyals, Oriol and Dean, Jeff},
+  year   = {2015},
+  note   = {arXiv:1503.02531}
+}""",
+    "sanh2019distilbert": """@misc{sanh2019distilbert,
+  title  = {{DistilBERT}, a distilled version of {BERT}: smaller, faster, cheaper and lighter},
+  author = {Sanh, Victor and Debut, Lysandre and Chaumond, Julien and Wolf, Thomas},
+  year   = {2019},
+  note   = {arXiv:1910.01108}
+}""",
     "howard2018ulmfit": """@inproceedings{howard2018ulmfit,
   title     = {Universal Language Model Fine-tuning for Text Classification},
   author    = {Howard, Jeremy and Ruder, Sebastian},

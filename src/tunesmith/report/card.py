@@ -9,6 +9,7 @@ from tunesmith.recipe.data import HUB
 from tunesmith.report import wording
 from tunesmith.report.findings import find_all
 from tunesmith.report.headline import headline
+from tunesmith.report.lesson import lesson
 from tunesmith.report.record import Record, Score
 from tunesmith.report.rendering import render
 
@@ -36,6 +37,7 @@ def make_card(record: Record) -> str:
         record=record,
         verdict=headline(record),
         findings=[finding for finding in find_all(record) if finding.level != "info"],
+        lesson=lesson(record),
         scores=score_rows(record),
         method=wording.method(record.recipe),
         settings=settings(record),
@@ -124,6 +126,7 @@ def settings(record: Record) -> list[tuple[str, Any]]:
     found: list[tuple[str, Any]] = [("seed", recipe["seed"])]
     for section in ("task", "method", "train", "judge", "deploy", "machine"):
         found += [(f"{section}.{key}", value) for key, value in recipe[section].items()]
+    found += [(f"teacher.{key}", value) for key, value in (recipe["teacher"] or {}).items() if key != "model"]
     data = recipe["data"]
     held = data["validation"]
     if not isinstance(held, float | int):

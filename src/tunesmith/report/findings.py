@@ -56,6 +56,7 @@ TITLES = {
     "label-in-text": "The label stands in the text",
     "secrets": "Secrets in the data",
     "personal-data": "Personal data",
+    "teacher-knows-test": "The teacher may know the test rows",
     "watched-rows": "The best step was chosen by some of the validation rows",
 }
 SAID_ELSEWHERE = ("no-test", "test-in-train")

@@ -23,7 +23,8 @@ PACKAGES = (
     "scikit-learn",
 )
 
-PLACES = (("data", "train"), ("data", "validation"), ("data", "test"), ("output",), ("model",))
+PLACES = (("data", "train"), ("data", "validation"), ("data", "test"), ("output",), ("model",),
+          ("teacher", "model"))  # fmt: skip
 """Keys that say where things lie. Identity goes by their content, so that a run folder can be moved."""
 
 ONLOOKERS = (("track",),)
@@ -70,8 +71,15 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def identity(recipe: Recipe, files: dict[str, str], base_hashes: dict[str, str], world_size: int) -> dict[str, Any]:
-    """What makes a run this run, as flat fields: every setting that acts, data and base by hash, and the ranks."""
+def identity(
+    recipe: Recipe,
+    files: dict[str, str],
+    base_hashes: dict[str, str],
+    world_size: int,
+    teacher_hashes: dict[str, str],
+) -> dict[str, Any]:
+    """What makes a run this run, as flat fields: every setting that acts, data, base and teacher by hash, and the
+    ranks."""
     fields: dict[str, Any] = {}
     for section, values in recipe.model_dump(mode="json").items():
         flat = values.items() if isinstance(values, dict) else [(None, values)]
@@ -81,4 +89,5 @@ def identity(recipe: Recipe, files: dict[str, str], base_hashes: dict[str, str],
                 fields[".".join(path)] = value
     fields |= {f"data.{split}.sha256": digest for split, digest in files.items()}
     fields |= {f"model.{name}": digest for name, digest in base_hashes.items()}
+    fields |= {f"teacher.{name}": digest for name, digest in teacher_hashes.items()}
     return {**fields, "processes": world_size}

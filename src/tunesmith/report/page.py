@@ -15,6 +15,7 @@ from tunesmith.report.drawing import Chart
 from tunesmith.report.findings import SHOWN, find_all, find_overfitting, note_text
 from tunesmith.report.headline import INTERVAL, headline
 from tunesmith.report.label_sets import slips, thresholds
+from tunesmith.report.lesson import lesson
 from tunesmith.report.levels import levels
 from tunesmith.report.numbers import numbers
 from tunesmith.report.plots import draw_curves, draw_lengths
@@ -55,6 +56,7 @@ def make_page(record: Record) -> str:
         table=_score_table(record),
         others=[name for name in record.judged if name != record.primary],
         score_rows=score_rows(record),
+        lesson=lesson(record),
         calibration=calibration(record),
         numbers=numbers(record),
         slips=slips(record.predictions) if record.has_label_sets else None,

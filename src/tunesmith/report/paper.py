@@ -11,6 +11,7 @@ from tunesmith.recipe.methods import Facts
 from tunesmith.report import wording
 from tunesmith.report.bibliography import BIBTEX, OF_OPTIONS
 from tunesmith.report.card import score_rows, settings
+from tunesmith.report.lesson import how_it_was_taught, sources
 from tunesmith.report.record import Record
 from tunesmith.report.rendering import render, to_markdown
 
@@ -21,12 +22,18 @@ SCHEDULES = {
     "constant": "and then stayed constant",
     "slanted-triangular": "from 1/32 of it, and then fell back there in a line (Howard and Ruder, 2018)",
 }
-HASH_SHOWN = 12
 
 
 def make_paper(record: Record) -> str:
     """paper.md, ready to be pasted into a manuscript."""
-    sentences = [_on_model(record), *_on_data(record), *_on_training(record), _on_machine(record), *_on_scores(record)]
+    sentences = [
+        _on_model(record),
+        *_on_data(record),
+        *_on_training(record),
+        *how_it_was_taught(record),
+        _on_machine(record),
+        *_on_scores(record),
+    ]
     entries = [BIBTEX[key] for key in _sources(record)]
     return render(
         "paper.md",
@@ -46,13 +53,13 @@ def _sources(record: Record) -> list[str]:
     method = list(dict.fromkeys([*([facts.cited] if facts.cited else []), *cited]))
     method += ["peft"] if record.is_of_peft else []
     baselines = ["pedregosa2011scikit"] if record.baselines.keys() & {"tfidf", "linear-probe"} else []
-    return [*method, "loshchilov2019adamw", "efron1993bootstrap", "wolf2020transformers", *baselines]
+    return [*method, *sources(record), "loshchilov2019adamw", "efron1993bootstrap", "wolf2020transformers", *baselines]
 
 
 def _on_model(record: Record) -> str:
     base, parameters = record.manifest["base"], record.manifest["parameters"]
     weights = {name: digest for name, digest in base["sha256"].items() if name.endswith(".safetensors")}
-    digests = [f"{name} {digest[:HASH_SHOWN]}" for name, digest in weights.items()]
+    digests = [f"{name} {digest[: wording.HASH_SHOWN]}" for name, digest in weights.items()]
     version = f"revision {base['revision']}" if base["revision"] else f"SHA-256 of the weights: {', '.join(digests)}"
     source = _cited(record.recipe.method.facts)
     libraries = f"transformers {record.manifest['versions'].get('transformers')} (Wolf et al., 2020)"

@@ -9,6 +9,8 @@ from tunesmith.recipe import Recipe
 from tunesmith.report.record import Score
 
 MISSING = "not available"
+HASH_SHOWN = 12
+"""How much of a hash a sentence shows."""
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,8 @@ BASELINES = {
     "word-overlap": "shared words (TF-IDF)",
     "frequencies": "how frequent each token is",
     "without-stages": "the same without the stages before it",
+    "teacher": "the teacher itself",
+    "without-teacher": "the same student without its teacher",
     "lead": "the first sentences of the text",
     "copy": "the text itself, untranslated",
     "linear-probe": "logistic regression on the frozen base's features",
@@ -141,6 +145,8 @@ BASELINES_IN_PLAIN = {
     "word-overlap": "counting shared words",
     "frequencies": "guessing by how frequent words are",
     "without-stages": "the same training without the stages before it",
+    "teacher": "the teacher itself",
+    "without-teacher": "the same training without the teacher",
     "lead": "giving the first sentences of the text",
     "copy": "giving the text itself, untranslated",
     "linear-probe": "a plain regression on what the untuned model sees",

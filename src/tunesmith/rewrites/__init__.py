@@ -78,7 +78,7 @@ def try_out(
     plain = _loss_and_gradients(loaded, task, batch)
     trials = []
     for name in names:
-        with rewritten(loaded, [name]):
+        with rewritten((loaded, *task.others), [name]):
             other = _loss_and_gradients(loaded, task, batch)
         difference, tolerance = _distance(plain, other), TOLERANCES[devices.stored]
         trials.append(Trial(name, REWRITES[name].exactness, difference <= tolerance, difference, tolerance))
@@ -86,13 +86,14 @@ def try_out(
 
 
 @contextlib.contextmanager
-def rewritten(loaded: Loaded, names: Sequence[str]) -> Iterator[None]:
-    """The model with these rewrites, for the length of the block."""
+def rewritten(models: Sequence[Loaded], names: Sequence[str]) -> Iterator[None]:
+    """All these models with these rewrites, for the length of the block."""
     with contextlib.ExitStack() as stack:
-        for name in names:
-            rewrite = REWRITES[name]()
-            rewrite.apply(loaded)
-            stack.callback(rewrite.undo, loaded)
+        for loaded in models:
+            for name in names:
+                rewrite = REWRITES[name]()
+                rewrite.apply(loaded)
+                stack.callback(rewrite.undo, loaded)
         yield
 
 

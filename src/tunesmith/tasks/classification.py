@@ -11,7 +11,7 @@ import torch
 from tunesmith.data.rows import Row
 from tunesmith.models.loaded import Loaded
 from tunesmith.recipe.classification import Classification as Settings
-from tunesmith.tasks.contract import Answer, Batch, Decision, Example, Loss, Prediction, UsualTask, Value
+from tunesmith.tasks.contract import Answer, Batch, Decision, Example, Loss, Prediction, UsualTask, Value, precise
 from tunesmith.tasks.metrics import Measure
 from tunesmith.tasks.targets import TARGETS
 
@@ -23,6 +23,10 @@ class Classification(UsualTask):
     def __init__(self, settings: Settings) -> None:
         self.settings: Any = settings
         self.target = TARGETS["label" if settings.target == "auto" else settings.target](settings)
+
+    @property
+    def problem_type(self) -> str:
+        return str(self.target.problem_type)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -43,12 +47,14 @@ class Classification(UsualTask):
         raise NotImplementedError
 
     def loss(self, loaded: Loaded, batch: Batch) -> Loss:
-        return self.target.loss(self._statistics(loaded, batch), batch["target"])
+        return self.loss_of(precise(self.logits(loaded, batch)), batch)
 
-    def _statistics(self, loaded: Loaded, batch: Batch) -> torch.Tensor:
-        """The logits in single precision at least: a loss loses digits in less."""
-        logits_BC = self.logits(loaded, batch)
-        return logits_BC if logits_BC.dtype == torch.float64 else logits_BC.float()
+    def loss_of(self, logits_BC: torch.Tensor, batch: Batch) -> Loss:
+        return self.target.loss(logits_BC, batch["target"])
+
+    def weights(self, batch: Batch, dtype: torch.dtype) -> torch.Tensor:
+        """(B,) what each row counts."""
+        return self.target.weights_of(batch["target"], dtype)
 
     def predict(self, loaded: Loaded, batch: Batch) -> list[np.ndarray]:
         """Raw logits (C,) of each row, in double precision."""

@@ -101,7 +101,8 @@ class Draw:
 class Task(Protocol):
     """The contract.
 
-    `labels` names the outputs; `learn` sets it from the training rows, before `load`. `units` numbers what a cut of a
+    `labels` names the outputs; `learn` sets it from the training rows, before `load`. `others` are models besides that
+    take part in the loss and do not move. `units` numbers what a cut of a
     batch must not split (pairs, groups); None where each row stands alone. An output is whatever `predict` gives for a
     row, before any decision; for a classifier its raw logits. `ranked` are all that could be answered for a row,
     likeliest first, each with its "score"; None where there are no such. `drawn` makes the example that this look at a
@@ -114,6 +115,7 @@ class Task(Protocol):
     """
 
     labels: tuple[str, ...]
+    others: tuple[Loaded, ...]
 
     def learn(self, rows: Sequence[Row]) -> None: ...
 
@@ -177,11 +179,37 @@ class Task(Protocol):
 BODY_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
+class Taught(Task, Protocol):
+    """What a task says besides if a teacher can be heard in it (`distillation`). Lines are what the loss is a sum of:
+    rows, or words, or tokens asked for.
+
+    `problem_type` is how the outputs of a line are meant, in transformers' words. `logits` are a model's outputs, one
+    line for each; `loss_of` is the task's loss of such, and `weights` (N,) how much of its `count` is each line's.
+    `token_weights` (V, T) shares the same out among the tokens that lead to it; `states` is of their shape.
+    """
+
+    problem_type: str
+
+    def logits(self, loaded: Loaded, batch: Batch) -> torch.Tensor: ...
+
+    def loss_of(self, logits: torch.Tensor, batch: Batch) -> Loss: ...
+
+    def weights(self, batch: Batch, dtype: torch.dtype) -> torch.Tensor: ...
+
+    def token_weights(self, batch: Batch, states: torch.Tensor) -> torch.Tensor: ...
+
+
+def precise(logits: torch.Tensor) -> torch.Tensor:
+    """Logits in single precision at least: a loss loses digits in less."""
+    return logits if logits.dtype == torch.float64 else logits.float()
+
+
 class UsualTask:
     """What most tasks do alike: rows are texts, stand alone, are the same at every look, all watched, answered without
     labels. `needs_head_of_base` says whether the task only goes on with a head that the base has."""
 
     needs_head_of_base = False
+    others: tuple[Loaded, ...] = ()
 
     def count_bare(self, rows: Sequence[Row], examples: Sequence[Example], processor: Any) -> int:
         """How many rows are special tokens and nothing else; how many of those a tokenizer adds is its own affair."""

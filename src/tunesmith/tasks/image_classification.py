@@ -93,11 +93,11 @@ class ImageClassification(Classification):
     def logits(self, loaded: Loaded, batch: Batch) -> torch.Tensor:
         return loaded(pixel_values=batch["pixel_values"].to(loaded.dtype)).logits
 
-    def loss(self, loaded: Loaded, batch: Batch) -> Loss:
+    def loss_of(self, logits_BC: torch.Tensor, batch: Batch) -> Loss:
         """The target's loss; of mixed images that of both targets, by their shares."""
         if "partner" not in batch:
-            return super().loss(loaded, batch)
-        logits_BC, target = self._statistics(loaded, batch), batch["target"]
+            return super().loss_of(logits_BC, batch)
+        target = batch["target"]
         total, count, metrics = logits_BC.new_zeros(()), 0.0, dict[str, float]()
         pairs = zip(batch["partner"].tolist(), batch["share"].tolist(), strict=True)
         for row, (partner, share) in enumerate(pairs):
@@ -107,6 +107,18 @@ class ImageClassification(Classification):
                 for name, value in loss.metrics.items():
                     metrics[name] = metrics.get(name, 0.0) + part * value
         return Loss(total, count, metrics)
+
+    def weights(self, batch: Batch, dtype: torch.dtype) -> torch.Tensor:
+        """(B,) what each image counts; a mixed one by its shares of both."""
+        weight_B = super().weights(batch, dtype)
+        if "partner" not in batch:
+            return weight_B
+        share_B = batch["share"].to(dtype)
+        return share_B * weight_B + (1 - share_B) * weight_B[batch["partner"]]
+
+    def token_weights(self, batch: Batch, states: torch.Tensor) -> torch.Tensor:
+        """(B, T) all places of an image share what it counts."""
+        return (self.weights(batch, states.dtype) / states.shape[1])[:, None].expand(states.shape[:2])
 
     def features(self, body: torch.nn.Module, batch: Batch) -> torch.Tensor:
         """(B, D) what the body hands to a head: its pooled features, or the mean over all places."""

@@ -34,6 +34,7 @@ from tunesmith.tasks.contract import (
     UsualTask,
     Value,
     length_of,
+    precise,
 )
 from tunesmith.tasks.metrics import Measure
 
@@ -52,6 +53,7 @@ class LanguageModeling(UsualTask):
     """How well a model knows the language of some texts."""
 
     labels = ("token",)
+    problem_type = "single_label_classification"
     needs_head_of_base = True
 
     def __init__(self, settings: Settings) -> None:
@@ -172,36 +174,56 @@ class LanguageModeling(UsualTask):
     def loss(self, loaded: Loaded, batch: Batch) -> Loss:
         """The summed cross-entropy (nats) of the tokens asked for."""
         total, count, right = torch.zeros((), device=loaded.device, dtype=loaded.dtype), 0.0, 0.0
-        for losses_N, right_N, _ in self._asked(loaded, batch):
+        for logits_NC, asked_N, _ in self._asked(loaded, batch):
+            losses_N, right_N = _judged(precise(logits_NC), asked_N)
             total = total + losses_N.sum()
             count, right = count + len(losses_N), right + float(right_N.sum())
         return Loss(total, count, {"token_accuracy": right})
 
+    def logits(self, loaded: Loaded, batch: Batch) -> torch.Tensor:
+        """(N, C) outputs of the model for each token asked for."""
+        return torch.cat([logits_NC for logits_NC, _, _ in self._asked(loaded, batch)])
+
+    def loss_of(self, logits_NC: torch.Tensor, batch: Batch) -> Loss:
+        asked_VT = self._asked_of(batch)
+        losses_N, right_N = _judged(logits_NC, asked_VT[asked_VT != NOT_ASKED])
+        return Loss(losses_N.sum(), float(len(losses_N)), {"token_accuracy": float(right_N.sum())})
+
+    def weights(self, batch: Batch, dtype: torch.dtype) -> torch.Tensor:
+        """(N,) each token asked for counts once."""
+        asked_VT = self._asked_of(batch)
+        return torch.ones_like(asked_VT, dtype=dtype)[asked_VT != NOT_ASKED]
+
+    def token_weights(self, batch: Batch, states: torch.Tensor) -> torch.Tensor:
+        """(V, T) 1 where a token is asked for: in the gap, or one place before the token itself."""
+        is_asked_VT = (self._asked_of(batch) != NOT_ASKED).to(states.dtype)
+        return functional.pad(is_asked_VT, (0, states.shape[1] - is_asked_VT.shape[1]))
+
     def predict(self, loaded: Loaded, batch: Batch) -> list[np.ndarray]:
         """(3,) of each row: summed loss (nats), tokens asked for, and how many of them were likeliest."""
         found_B3 = np.zeros((int(batch["owner"][-1]) + 1, 3))
-        for losses_N, right_N, owner_N in self._asked(loaded, batch):
+        for logits_NC, asked_N, owner_N in self._asked(loaded, batch):
+            losses_N, right_N = _judged(precise(logits_NC), asked_N)
             numbers_N3 = torch.stack([losses_N.double(), torch.ones_like(losses_N).double(), right_N.double()], dim=1)
             np.add.at(found_B3, owner_N.cpu().numpy(), numbers_N3.cpu().numpy())
         return list(found_B3)
 
     def _asked(self, loaded: Loaded, batch: Batch) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-        """(N,) loss, whether it was likeliest, and row of each token asked for; so many windows at a time that the
-        logits of a long text do not fill the memory."""
+        """Logits (N, C), number and row (N,) of each token asked for; so many windows at a time that the logits of a
+        long text do not fill the memory."""
         many, longest = batch["input_ids"].shape
         step = max(1, (loaded.piece_tokens or many * longest) // longest)
         for first in range(0, many, step):
             part = {name: tensor[first : first + step] for name, tensor in batch.items()}
             logits_VTC = loaded(**{name: part[name] for name in FOR_THE_MODEL if name in part}).logits
-            asked_VT = part["asked"]
-            if self.settings.objective == "causal":
-                logits_VTC, asked_VT = logits_VTC[:, :-1], asked_VT[:, 1:]
+            asked_VT = self._asked_of(part)
             is_asked_VT = asked_VT != NOT_ASKED
-            logits_NC, asked_N = logits_VTC[is_asked_VT], asked_VT[is_asked_VT]
-            logits_NC = logits_NC if logits_NC.dtype == torch.float64 else logits_NC.float()
-            losses_N = functional.cross_entropy(logits_NC, asked_N, reduction="none")
-            right_N = logits_NC.detach().argmax(dim=-1) == asked_N
-            yield losses_N, right_N, part["owner"][is_asked_VT.nonzero()[:, 0]]
+            logits_NC = logits_VTC[:, : asked_VT.shape[1]][is_asked_VT]
+            yield logits_NC, asked_VT[is_asked_VT], part["owner"][is_asked_VT.nonzero()[:, 0]]
+
+    def _asked_of(self, batch: Batch) -> torch.Tensor:
+        """(V, T) what is asked for at each place, elsewhere NOT_ASKED: the token there, or (V, T - 1) the next one."""
+        return batch["asked"][:, 1:] if self.settings.objective == "causal" else batch["asked"]
 
     def mean_loss(self, outputs: Sequence[np.ndarray], examples: Sequence[Example]) -> float | None:
         loss, tokens, _ = np.sum(outputs, axis=0) if len(outputs) else (0.0, 0.0, 0.0)
@@ -254,6 +276,12 @@ class LanguageModeling(UsualTask):
 
     def said(self, value: Any, row: Row) -> Any:
         return ""
+
+
+def _judged(logits_NC: torch.Tensor, asked_N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """(N,) loss (nats) of each token asked for, and whether it was the likeliest."""
+    losses_N = functional.cross_entropy(logits_NC, asked_N, reduction="none")
+    return losses_N, logits_NC.detach().argmax(dim=-1) == asked_N
 
 
 def _windows_of(example: Example) -> list[int]:

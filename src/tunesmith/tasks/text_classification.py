@@ -15,9 +15,7 @@ from tunesmith.models.loaded import Loaded
 from tunesmith.models.references import Base
 from tunesmith.tasks import long_texts
 from tunesmith.tasks.classification import Classification
-from tunesmith.tasks.contract import Batch, Example, Limit
-
-NOT_FOR_THE_MODEL = ("target", "owner")
+from tunesmith.tasks.contract import BODY_INPUTS, Batch, Example, Limit
 
 
 class TextClassification(Classification):
@@ -57,11 +55,18 @@ class TextClassification(Classification):
         return batch
 
     def logits(self, loaded: Loaded, batch: Batch) -> torch.Tensor:
-        logits_WC = loaded(**{name: tensor for name, tensor in batch.items() if name not in NOT_FOR_THE_MODEL}).logits
+        logits_WC = loaded(**{name: batch[name] for name in BODY_INPUTS if name in batch}).logits
         if "owner" not in batch:
             return logits_WC
         sums_BC = logits_WC.new_zeros(len(batch["target"]), logits_WC.shape[1]).index_add(0, batch["owner"], logits_WC)
         return sums_BC / torch.bincount(batch["owner"])[:, None].to(sums_BC.dtype)
+
+    def token_weights(self, batch: Batch, states: torch.Tensor) -> torch.Tensor:
+        """(W, T) all real tokens of a row share what it counts."""
+        mask_WT, weight_B = batch["attention_mask"].to(states.dtype), self.weights(batch, states.dtype)
+        owner = batch.get("owner", torch.arange(len(weight_B), device=mask_WT.device))
+        tokens_B = torch.zeros_like(weight_B).index_add(0, owner, mask_WT.sum(dim=1))
+        return mask_WT * (weight_B / tokens_B)[owner][:, None]
 
 
 def _windows_of(row: int, example: Example) -> list[tuple[int, int, int]]:

@@ -32,6 +32,7 @@ from tunesmith.tasks.contract import (
     Prediction,
     UsualTask,
     Value,
+    precise,
 )
 from tunesmith.tasks.long_texts import MOST_WINDOWS, OVERLAP
 from tunesmith.tasks.metrics import Measure
@@ -47,6 +48,8 @@ FOR_THE_MODEL = ("input_ids", "token_type_ids", "attention_mask")
 
 class TokenClassification(UsualTask):
     """A head on every token. Answers are spans of characters."""
+
+    problem_type = "single_label_classification"
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -141,23 +144,39 @@ class TokenClassification(UsualTask):
 
     def loss(self, loaded: Loaded, batch: Batch) -> Loss:
         """Cross-entropy, each word counting once."""
-        logits_NC = self._logits(loaded, batch)
-        known_N = (batch["target"] != NO_TAG) & (batch["position"] != UNREAD)
-        target_N = batch["target"].clamp_min(0)
-        statistics = logits_NC if logits_NC.dtype == torch.float64 else logits_NC.float()
-        loss_N = functional.cross_entropy(statistics, target_N, reduction="none") * known_N
+        return self.loss_of(precise(self.logits(loaded, batch)), batch)
+
+    def loss_of(self, logits_NC: torch.Tensor, batch: Batch) -> Loss:
+        known_N, target_N = self._known(batch), batch["target"].clamp_min(0)
+        loss_N = functional.cross_entropy(logits_NC, target_N, reduction="none") * known_N
         right_N = (logits_NC.detach().argmax(dim=-1) == target_N) & known_N
         return Loss(loss_N.sum(), float(known_N.sum()), {"word_accuracy": float(right_N.sum())})
 
     def predict(self, loaded: Loaded, batch: Batch) -> list[np.ndarray]:
         """Of each row the logits of its words (W, C), in double precision."""
-        logits_NC = self._logits(loaded, batch).cpu().double().numpy()
+        logits_NC = self.logits(loaded, batch).cpu().double().numpy()
         position_N, row_N = batch["position"].cpu().numpy(), batch["row"].cpu().numpy()
         logits_NC[position_N == UNREAD] = SURELY_OUTSIDE * np.eye(len(self.labels))[0]
         ends = np.searchsorted(row_N, np.arange(int(batch["rows"])), side="right")
         return np.split(logits_NC, ends[:-1])
 
-    def _logits(self, loaded: Loaded, batch: Batch) -> torch.Tensor:
+    @staticmethod
+    def _known(batch: Batch) -> torch.Tensor:
+        """(N,) whether a word has a tag that was learned, and a token that the model reads."""
+        return (batch["target"] != NO_TAG) & (batch["position"] != UNREAD)
+
+    def weights(self, batch: Batch, dtype: torch.dtype) -> torch.Tensor:
+        """(N,) each word counts once."""
+        return self._known(batch).to(dtype)
+
+    def token_weights(self, batch: Batch, states: torch.Tensor) -> torch.Tensor:
+        """(V, T) 1 where a word is read."""
+        places = (batch["window"], batch["position"].clamp_min(0))
+        empty = torch.zeros(states.shape[:2], dtype=states.dtype, device=states.device)
+        return empty.index_put(places, self.weights(batch, states.dtype), accumulate=True)
+
+    def logits(self, loaded: Loaded, batch: Batch) -> torch.Tensor:
+        """(N, C) outputs of the model for each word."""
         logits_VTC = loaded(**{name: batch[name] for name in FOR_THE_MODEL if name in batch}).logits
         return logits_VTC[batch["window"], batch["position"]]
 

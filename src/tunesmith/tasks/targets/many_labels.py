@@ -89,6 +89,10 @@ class ManyLabels(OneLabel):
         right = ((logits_BC.detach() > 0) == (target_BC > 0.5)).all(dim=-1).sum()
         return Loss(loss_BC.mean(dim=-1).sum(), len(logits_BC), {"exact_match": float(right)})
 
+    def weights_of(self, target_BC: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        """(B,) every row counts once."""
+        return torch.ones(len(target_BC), dtype=dtype, device=target_BC.device)
+
     def gold(self, row: Row) -> Value | None:
         labels = row.get("labels")
         return None if labels is None else sorted(labels)

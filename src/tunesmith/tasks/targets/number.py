@@ -62,6 +62,10 @@ class Number:
         errors_B = torch.where(known_B, logits_B1[:, 0] - target_B.nan_to_num(), 0.0)
         return Loss((errors_B**2).sum(), float(known_B.sum()))
 
+    def weights_of(self, target_B: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        """(B,) every row counts once that has a score."""
+        return target_B.isfinite().to(dtype)
+
     def gold(self, row: Row) -> Value | None:
         return row.get("score")
 

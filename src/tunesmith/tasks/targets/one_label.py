@@ -84,7 +84,6 @@ class OneLabel:
 
     def loss(self, logits_BC: torch.Tensor, target_B: torch.Tensor) -> Loss:
         """Cross-entropy, with weights, smoothing and focus as the settings ask. `count` is the rows' weight."""
-        known_B = target_B != NO_LABEL
         index_B = target_B.clamp_min(0)
         logs_BC = functional.log_softmax(logits_BC, dim=-1)
         log_B = logs_BC.gather(1, index_B[:, None])[:, 0]
@@ -92,13 +91,18 @@ class OneLabel:
         loss_B = -log_B if smoothing == 0 else -(1 - smoothing) * log_B - smoothing * logs_BC.mean(dim=-1)
         if gamma > 0:
             loss_B = loss_B * focus(log_B, gamma)
-        weight_B = known_B.to(loss_B.dtype)
-        if self.weights is not None:
-            weight_B = weight_B * torch.tensor(self.weights, dtype=loss_B.dtype, device=loss_B.device)[index_B]
-        weight = float(weight_B.detach().sum())
+        weight_B = self.weights_of(target_B, loss_B.dtype)
+        weight = float(weight_B.sum())
         right_B = (logits_BC.detach().argmax(dim=-1) == target_B).to(loss_B.dtype)
         # the step divides every sum by `count`: over rows of unequal weight, accuracy is weighed alike
         return Loss((loss_B * weight_B).sum(), weight, {"accuracy": float((right_B * weight_B).sum())})
+
+    def weights_of(self, target_B: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        """(B,) what each row counts: 1 or its class's weight; nothing where the label was never learned."""
+        weight_B = (target_B != NO_LABEL).to(dtype)
+        if self.weights is None:
+            return weight_B
+        return weight_B * torch.tensor(self.weights, dtype=dtype, device=target_B.device)[target_B.clamp_min(0)]
 
     def gold(self, row: Row) -> Value | None:
         return row.get("label")
