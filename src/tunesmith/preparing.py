@@ -111,7 +111,7 @@ def settle(recipe: Recipe, material: Material, devices: Devices, voice: Voice, r
     method = methods.build(recipe.method)
     if getattr(recipe.method, "head_first", None):
         require_new_head(loaded)
-    apply_method(method, loaded, recipe, devices)
+    apply_method(method, loaded, recipe.seed, devices, recipe.train.dropout)
     return Start(recipe, devices, splits, task, method, base, loaded, task_choices + choices)
 
 
@@ -154,11 +154,15 @@ def _on_joining(start: Start) -> list[Note]:
     return [Note("layers-never-join", "info", message, remedy=remedy, source=HOWARD, count=deepest - joined)]
 
 
-def apply_method(method: Any, loaded: Loaded, recipe: Recipe, devices: Devices) -> None:
-    """Apply a method with its own random start a function of the seed alone, and put the model on its device."""
-    if recipe.train.dropout is not None:
-        layers.set_dropout(loaded.model, recipe.train.dropout)
-    seed_everything(recipe.seed, step=0, rank=0)
+def apply_method(method: Any, loaded: Loaded, seed: int, devices: Devices, dropout: float | None = None) -> None:
+    """Apply a method with its own random start a function of the seed alone, and put the model on its device.
+
+    Args:
+        dropout: everywhere in the model, in place of what its config says.
+    """
+    if dropout is not None:
+        layers.set_dropout(loaded.model, dropout)
+    seed_everything(seed, step=0, rank=0)
     method.apply(loaded)
     loaded.model.to(devices.device)
     loaded.piece_tokens = devices.micro_batch_tokens

@@ -241,7 +241,7 @@ def _refit(fit: Fit, work: Work, folder: RunFolder, steps: int) -> None:
     """Train once more from the start, on train + validation, for as many steps as were best."""
     fit.voice.stage("training again on train + validation")
     work.loaded = fit.loaded = work.task.load(work.base, work.recipe.seed, work.devices.stored)
-    apply_method(work.method, work.loaded, work.recipe, work.devices)
+    apply_method(work.method, work.loaded, work.recipe.seed, work.devices, work.recipe.train.dropout)
     examples = [*work.examples["train"], *work.examples["validation"]]
     _teach_head_first(fit, folder.checkpoints / "refit", examples)
     fit.run(Phase("refit", folder.checkpoints / "refit", examples, fit.devices.agree(steps), held=None))
@@ -276,7 +276,7 @@ def _follow(folder: RunFolder, devices: Devices, stop: StopSignal) -> None:
     base = start_of(recipe, task, devices)
     loaded = task.load(base, recipe.seed, devices.stored)
     task = with_teacher(recipe, task, loaded, devices)
-    apply_method(method, loaded, recipe, devices)
+    apply_method(method, loaded, recipe.seed, devices, recipe.train.dropout)
     train = take_over(folder.handover / "train.safetensors")
     validation = take_over(folder.handover / "validation.safetensors")
     used = [trial["name"] for trial in record["rewrites"] if trial["used"]]
@@ -285,7 +285,7 @@ def _follow(folder: RunFolder, devices: Devices, stop: StopSignal) -> None:
     fit.run(Phase("fit", folder.checkpoints, train, total_steps(recipe, len(train)), held=([], [])))
     if recipe.train.refit:
         fit.loaded = task.load(base, recipe.seed, devices.stored)
-        apply_method(method, fit.loaded, recipe, devices)
+        apply_method(method, fit.loaded, recipe.seed, devices, recipe.train.dropout)
         place = folder.checkpoints / "refit"
         _teach_head_first(fit, place, [*train, *validation])
         fit.run(Phase("refit", place, [*train, *validation], devices.agree(0), held=None))

@@ -144,7 +144,7 @@ def set_up(
     )
     loaded = task.load(find_base(str(folder)), seed, devices.stored)
     built = methods.build(method)
-    apply_method(built, loaded, recipe_of(folder, folder, folder, seed=seed), devices)
+    apply_method(built, loaded, seed, devices)
     return Bench(loaded, built, task, rows, task.encode(rows, loaded.processor, Limit(64)), devices)
 
 
