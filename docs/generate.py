@@ -52,5 +52,25 @@ def default(info: FieldInfo) -> str:
     return f"`{'null' if value is None else str(value).lower() if isinstance(value, bool) else value}`"
 
 
+CELLS = ("<!-- methods x tasks, made by docs/generate.py -->\n", "<!-- end -->\n")
+METHODS_PAGE = PAGE.with_name("methods.md")
+
+
+def with_cells(page: str) -> str:
+    """The page of methods with its table of methods and tasks."""
+    before, rest = page.split(CELLS[0])
+    behind = rest.split(CELLS[1])[1]
+    kinds = [kind for kind in methods.KINDS if kind != "auto"]
+    lines = [f"| | {' | '.join(tasks.KINDS)} |", "|---" * (len(tasks.KINDS) + 1) + "|"]
+    for kind in kinds:
+        fits = ("no" if task in methods.KINDS[kind].facts.not_for else "yes" for task in tasks.KINDS)
+        lines.append(f"| `{kind}` | {' | '.join(fits)} |")
+    lines.append(
+        f"| `head_first` | {' | '.join('no' if task in tasks.KEEP_THEIR_HEAD else 'yes' for task in tasks.KINDS)} |"
+    )
+    return before + CELLS[0] + "\n".join(lines) + "\n" + CELLS[1] + behind
+
+
 if __name__ == "__main__":
     PAGE.write_text(reference(), encoding="utf-8")
+    METHODS_PAGE.write_text(with_cells(METHODS_PAGE.read_text(encoding="utf-8")), encoding="utf-8")

@@ -27,6 +27,8 @@ def test_the_reference_page_is_made_from_the_code() -> None:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     assert (ROOT / "docs" / "recipe.md").read_text(encoding="utf-8") == module.reference(), "run `make docs`"
+    methods = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
+    assert methods == module.with_cells(methods), "run `make docs`"
 
 
 def test_the_readme_names_every_command() -> None:

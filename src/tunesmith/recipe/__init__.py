@@ -28,7 +28,14 @@ from tunesmith.recipe.methods import (
     Prompt,
     Qlora,
 )
-from tunesmith.recipe.tasks import LanguageModeling, QuestionAnswering, SentenceSimilarity, Task, TokenClassification
+from tunesmith.recipe.tasks import (
+    KEEP_THEIR_HEAD,
+    LanguageModeling,
+    QuestionAnswering,
+    SentenceSimilarity,
+    Task,
+    TokenClassification,
+)
 from tunesmith.recipe.teacher import TEACHER, WITHOUT_TEACHER, Teacher, require_teachable
 from tunesmith.recipe.train import Train
 from tunesmith.recipe.writing import Summarization, Translation
@@ -97,6 +104,7 @@ class Stage(Settings):
     @model_validator(mode="after")
     def _fits_its_task(self) -> Self:
         require_fitting(self.task, self.train, self.judge)
+        require_method(self.task, self.method)
         if self.method.kind != "auto" and not self.method.facts.is_base:
             raise ValueError(f"method: the next training cannot begin from what {self.method.kind} leaves; use lora")
         return self
@@ -116,6 +124,16 @@ def require_fitting(task: Any, train: Train, judge: Judge, more_baselines: tuple
     fitting, asked = (*task.baselines, *more_baselines), judge.baselines
     if isinstance(asked, list) and (other := [name for name in asked if name not in fitting]):
         raise ValueError(f"judge.baselines: {', '.join(other)} is none of this task's: {', '.join(fitting)}")
+
+
+def require_method(task: Any, method: Any) -> None:
+    """Raise ValueError, its key first, where a task's models cannot have a method, whatever the base."""
+    if method.kind != "auto" and task.kind in method.facts.not_for:
+        raise ValueError(f"method.kind: {method.kind} is not for {task.kind}, whose models take no virtual tokens")
+    if getattr(method, "head_first", None) and task.kind in KEEP_THEIR_HEAD:
+        raise ValueError(
+            f"method.head_first: the head of {task.kind} comes with the base, and has nothing to learn first"
+        )
 
 
 class Recipe(Settings):
@@ -168,6 +186,7 @@ class Recipe(Settings):
     def _fits_its_task(self) -> Self:
         taught = (TEACHER, WITHOUT_TEACHER) if self.teacher else ()
         require_fitting(self.task, self.train, self.judge, (*((WITHOUT_STAGES,) if self.stages else ()), *taught))
+        require_method(self.task, self.method)
         if self.teacher:
             require_teachable(self)
         return self

@@ -23,6 +23,7 @@ class Facts:
         source: where it, or its usual rates, come from.
         cited: the key of its paper among those that a manuscript can cite; "" for none.
         is_adapter: whether its result is kept without the weights of the base.
+        not_for: kinds of task whose models cannot have it, whatever the base.
         is_base: whether its result can be the base of a further training.
     """
 
@@ -32,6 +33,7 @@ class Facts:
     source: str = DEVLIN
     cited: str = ""
     is_adapter: bool = False
+    not_for: tuple[str, ...] = ()
     is_base: bool = True
 
 
@@ -269,6 +271,7 @@ class Prefix(VirtualTokens):
         "Li and Liang 2021, arXiv:2101.00190",
         "li2021prefix",
         is_adapter=True,
+        not_for=("sentence-similarity", "image-classification"),
     )
 
     kind: Literal["prefix"] = "prefix"
@@ -285,6 +288,7 @@ class Prompt(VirtualTokens):
         "Lester et al. 2021, arXiv:2104.08691",
         "lester2021prompt",
         is_adapter=True,
+        not_for=("sentence-similarity", "image-classification"),
     )
 
     kind: Literal["prompt"] = "prompt"
