@@ -143,10 +143,21 @@ def test_a_head_taught_first_leaves_the_body_alone(bases: Bases, tmp_path: Path)
     assert "Kumar" in run.folder.paper.read_text() and "head first" in run.folder.paper.read_text()
 
 
-def test_a_head_that_the_base_brings_is_not_taught_first(writers: Bases, tmp_path: Path) -> None:
-    data = tiny.write_rows(tmp_path / "pairs.jsonl", tiny.make_reversals(30))
+def test_a_head_that_the_base_brings_is_not_taught_first(bases: Bases, tmp_path: Path) -> None:
+    """Where the task always brings it the recipe says so; where this base does, loading it."""
+    data = tiny.write_rows(tmp_path / "train.jsonl", tiny.make_sentences(30))
+    method = {"kind": "full", "head_first": 1}
+    with pytest.raises(ValueError, match=r"method\.head_first: the head of translation comes with the base"):
+        recipe_of(bases("bert"), data, tmp_path / "run", task="translation", method=method)
     with pytest.raises(ModelError, match=r"method\.head_first: the head of this task comes with the base"):
-        run_tiny(writers("bart"), data, tmp_path / "run", task="translation", method={"kind": "full", "head_first": 1})
+        run_tiny(bases("bert+masked"), data, tmp_path / "run", task="language-modeling", method=method)
+
+
+@pytest.mark.parametrize("kind", ["prefix", "prompt"])
+@pytest.mark.parametrize("task", ["sentence-similarity", "image-classification"])
+def test_what_no_model_of_a_task_can_have_is_refused_by_the_recipe(tmp_path: Path, kind: str, task: str) -> None:
+    with pytest.raises(ValueError, match=f"{kind} is not for {task}"):
+        recipe_of(tmp_path, tmp_path, tmp_path, task=task, method=kind)
 
 
 def test_mixout_is_the_papers_formula() -> None:

@@ -131,9 +131,7 @@ def require_method(task: Any, method: Any) -> None:
     if method.kind != "auto" and task.kind in method.facts.not_for:
         raise ValueError(f"method.kind: {method.kind} is not for {task.kind}, whose models take no virtual tokens")
     if getattr(method, "head_first", None) and task.kind in KEEP_THEIR_HEAD:
-        raise ValueError(
-            f"method.head_first: the head of {task.kind} comes with the base, and has nothing to learn first"
-        )
+        raise ValueError(f"method.head_first: the head of {task.kind} comes with the base: nothing to learn first")
 
 
 class Recipe(Settings):
