@@ -267,7 +267,9 @@ def load_weights(path: Path, loaded: Loaded) -> None:
 def load_means(path: Path, loaded: Loaded, average: Average) -> None:
     """Put a checkpoint's running means into `average`."""
     devices = {name: parameter.device for name, parameter in loaded.model.named_parameters()}
-    means = {key.partition(":")[2]: mean for key, mean in _tensors(path / MOMENTS).items() if key.startswith(MEAN)}
+    means = {
+        key.partition(":")[2]: mean for key, mean in _tensors(path / MOMENTS).items() if key.startswith(f"{MEAN}:")
+    }
     average.means = {name: mean.to(devices[name]) for name, mean in means.items()}
 
 
@@ -277,7 +279,8 @@ def load_moments(path: Path, optimizer: torch.optim.Optimizer) -> None:
     state: dict[str, dict[str, torch.Tensor]] = {}
     for key, tensor in tensors.items():
         kind, _, name = key.partition(":")
-        state.setdefault(name, {})[kind] = tensor
+        if kind != MEAN:
+            state.setdefault(name, {})[kind] = tensor
     for name, parameter in _named(optimizer):
         if name in state:
             moments = {

@@ -35,6 +35,9 @@ def compare(paths: Sequence[str]) -> dict[str, Any]:
             raise CheckpointError("the runs have different tasks", other["run"])
         if other["rows_sha256"] != first["rows_sha256"]:
             raise CheckpointError(f"judged on other rows than {first['run']}", other["run"], "compare on one test set")
+        if other["primary"] != first["primary"]:
+            message = f"judged by {other['primary']}, and {first['run']} by {first['primary']}"
+            raise CheckpointError(message, other["run"], "compare runs with one judge.primary")
     kind = first["task"]["kind"]
     task = tasks.build(task_settings.KINDS[kind](**first["task"]))
     primary = first["primary"]

@@ -178,8 +178,9 @@ class Fit:
             if self.average is not None:
                 checkpoints.load_means(checkpoint.path, self.loaded, self.average)
             progress = checkpoint.progress
-            self.resumed_from = max(self.resumed_from, progress.step)
-            self.voice.say(f"{phase.name}: resumed from step {progress.step}")
+            if phase.method is None:  # a head that was taught first is not where the run was cut
+                self.resumed_from = max(self.resumed_from, progress.step)
+                self.voice.say(f"{phase.name}: resumed from step {progress.step}")
         if self.devices.is_first:
             for file in (self.folder.steps, self.folder.evaluations):
                 kept = [row for row in lines(file) if row["phase"] != phase.name or row["step"] <= progress.step]

@@ -17,6 +17,7 @@ from tunesmith.models.students import stack, student_of
 from tunesmith.open import Run
 from tunesmith.recipe import Recipe, Teacher
 from tunesmith.recipe.columns import Column
+from tunesmith.recipe.methods import KINDS
 from tunesmith.tasks.distillation import Distilled
 
 REMEDY = "tune a teacher on the same rows for the same task, or leave it out"
@@ -72,6 +73,10 @@ def may_know(teacher: Teacher, test: Sequence[Row], columns: Sequence[Column]) -
 
 
 def _require_same_task(run: Run, task: Any) -> None:
+    tuned_by = run.card["method"]["kind"]
+    if not KINDS[tuned_by].facts.is_base:
+        remedy = "use one that was tuned by full, last-layers, lora or another that can be merged"
+        raise ModelError(f"a teacher tuned by {tuned_by} is not for this yet", str(run.folder.path), remedy)
     mine, theirs, where = task.settings, run.card["task"], str(run.folder.path)
     for name in ("kind", "target", "objective"):
         asked, given = getattr(mine, name, None), theirs.get(name, getattr(mine, name, None))

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 
 import pytest
 import torch
-from workbench import BASES, EVERY_METHOD, WRITERS, Bench, set_up, train
+from workbench import BASES, EVERY_METHOD, WRITERS, Bench, largest_difference, set_up, train
 
+from tunesmith import checkpoints
+from tunesmith.checkpoints import Progress
+from tunesmith.data.batches import Order
 from tunesmith.errors import ModelError
 from tunesmith.evaluation import mean_loss, predict
+from tunesmith.loop import Course, make_optimizer
+from tunesmith.loop import train as loop_train
 from tunesmith.methods import METHODS, quantised
+from tunesmith.methods.contract import Span
 from tunesmith.tasks import TASKS
 
 FALLS_TO = {
@@ -86,6 +93,35 @@ def test_every_method_trains_every_task(
     assert after < FALLS_TO[method] * before
     assert steps[-1].loss < FALLS_TO[method] * steps[0].loss
     assert seconds < CELL_SECONDS * LOADED_MACHINE
+
+
+@pytest.mark.parametrize("method", EVERY_METHOD)
+def test_every_method_goes_on_to_the_bit(bases: Callable[..., Path], tmp_path: Path, method: str) -> None:
+    """Six steps, or three, a checkpoint, and three more in a fresh model: equal losses, weights and moments, with
+    dropout. (Whole runs that are cut: test_law_resume.)"""
+    folder, course = bases("bert", dropout=0.3), Course(6, 0.06, "linear", 1.0, 0)
+    straight, first, second = (set_up(folder, EVERY_METHOD[method], precision="fp32") for _ in range(3))
+    losses = []
+
+    def steps_of(bench: Bench, start: int, end: int) -> torch.optim.Optimizer:
+        order = Order(len(bench.examples), 8, 0)
+        bench.method.begin(bench.loaded, Span(6, order.steps_per_epoch, 0))
+        optimizer = make_optimizer(bench.loaded, bench.method, 1e-2, 0.01)
+        if start:
+            checkpoints.load_weights(place, bench.loaded)
+            checkpoints.load_moments(place, optimizer)
+        going = (bench.loaded, bench.method, bench.task, bench.examples, order, course, optimizer, bench.devices)
+        losses.extend(step.loss for step in islice(loop_train(*going, start), end - start))
+        return optimizer
+
+    place = checkpoints.path_of(tmp_path, 3)
+    whole = steps_of(straight, 0, 6)
+    checkpoints.save(tmp_path, first.loaded, steps_of(first, 0, 3), Progress(step=3), {})
+    resumed = steps_of(second, 3, 6)
+    assert losses[:6] == losses[6:]
+    assert largest_difference(straight.weights(), second.weights()) == 0.0
+    kept, got = (checkpoints._moments_of(optimizer) for optimizer in (whole, resumed))
+    assert kept.keys() == got.keys() and all(torch.equal(kept[name], got[name]) for name in kept)
 
 
 def loss_of(bench: Bench) -> float | None:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tunesmith.errors import RecipeError
-from tunesmith.recipe import Recipe, TextClassification
+from tunesmith.recipe import Full, Lora, Recipe, TextClassification
 from tunesmith.recipe.contradictions import contradictions
 from tunesmith.recipe.reading import (
     Located,
@@ -201,15 +201,9 @@ def test_set_of_a_setting_of_a_kind_keeps_or_changes_the_kind() -> None:
     """`method.rank` under lora keeps lora's other settings; another kind starts afresh."""
     located = Located(values={"model": "m", "data": {"train": "t"}, "method": {"kind": "lora", "alpha": 3.0}})
     apply_override(located, "method.rank=2")
-    assert check_recipe(located).method.model_dump() == {
-        "kind": "lora",
-        "rank": 2,
-        "alpha": 3.0,
-        "dropout": 0.0,
-        "target_modules": "auto",
-    }
+    assert check_recipe(located).method == Lora(rank=2, alpha=3.0)
     apply_override(located, "method.kind=full")
-    assert check_recipe(located).method.model_dump() == {"kind": "full"}
+    assert check_recipe(located).method == Full()
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -30,18 +29,12 @@ COURSE: dict[str, Any] = {
 }
 METHODS: dict[str, Any] = {
     "full": "full",
-    "head": "head",
-    "last-layers": {"kind": "last-layers", "layers": 1},
     "lora": {"kind": "lora", "rank": 4, "dropout": 0.1, "head_first": 1, "layer_decay": 2.6},
     "gradual-unfreezing": {"kind": "gradual-unfreezing", "until": 0.7, "mixout": 0.3, "l2_sp": 0.1, "head_first": 1},
-    "dora": {"kind": "dora", "rank": 4, "dropout": 0.1, "b_rate_factor": 4},
-    **({"qlora": {"kind": "qlora", "rank": 4}} if find_spec("bitsandbytes") else {}),
-    "ia3": "ia3",
-    "prefix": {"kind": "prefix", "tokens": 3},
-    "prompt": {"kind": "prompt", "tokens": 3},
     "average": "full",
     "houlsby": {"kind": "houlsby", "size": 8},
 }
+"""Whole runs that are cut; that each method's training goes on to the bit is a law of the matrix."""
 WATCHED = ("scores.json", "verdict.json", "check.json", "recipe.yaml")
 
 Bases = Callable[..., Path]
@@ -105,7 +98,7 @@ def test_resume_equals_straight(bases: Bases, data: Path, tmp_path: Path, kind: 
     straight, copies = tmp_path / "straight", tmp_path / "copies"
     photographer = Photographer(straight, copies)
     method = METHODS.get(kind, "full")
-    course = {**COURSE, "train": {**COURSE["train"], "ema": 0.6 if kind == "average" else None}}
+    course = {**COURSE, "train": {**COURSE["train"], "ema": 0.6 if kind in ("average", "gradual-unfreezing") else None}}
     run(recipe_of(bases("bert"), data, straight, method=method, **course), voice=photographer)
     wanted = contents(straight)
     assert any(row["phase"] == "refit" for row in wanted["steps"])

@@ -32,11 +32,13 @@ def trained(folder: Path, method: Settings, names: list[str], budget: int = 2048
     return bench, steps
 
 
-@pytest.mark.parametrize("kind", EVERY_METHOD)
+@pytest.mark.parametrize("kind", [kind for kind in EVERY_METHOD if kind not in ("qlora", "prefix", "prompt")])
 @pytest.mark.parametrize("name", REWRITES)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_rewritten_training_equals_plain_training(bases: Bases, family: str, name: str, kind: str) -> None:
-    """In double precision and without dropout: losses, gradients' norms and weights of three steps on ragged rows."""
+    """In double precision and without dropout: losses, gradients' norms and weights of three steps on ragged rows.
+
+    4 bits compute in single precision; virtual tokens are an obstacle, as `test_law_virtual_tokens` shows."""
     folder = bases(family, dropout=0.0)
     plain, plain_steps = trained(folder, EVERY_METHOD[kind], [])
     for budget in (2048, 30):

@@ -57,6 +57,6 @@ def require_new_head(loaded: Loaded) -> None:
     Raises:
         ModelError: the base brings its own head.
     """
-    if not (loaded.head_is_new and loaded.head_names):
+    if not (loaded.head_is_new and loaded.head_is_drawn and loaded.head_names):
         message = "method.head_first: the head of this task comes with the base, and has nothing to learn first"
         raise ModelError(message, loaded.base.reference, "leave it out")

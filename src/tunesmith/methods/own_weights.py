@@ -197,9 +197,9 @@ def _moving(loaded: Loaded) -> Named:
 
 
 def _linear_weights(loaded: Loaded) -> Named:
-    """Weights of linear layers that move."""
+    """Weights of linear layers that move and came with the base: a new head has no weights worth going back to."""
     linear = {f"{name}.weight" for name, module in loaded.model.named_modules() if layers.is_linear(module)}
-    return [(name, parameter) for name, parameter in _moving(loaded) if name in linear]
+    return [(name, parameter) for name, parameter in _pre_trained(loaded) if name in linear]
 
 
 def _pre_trained(loaded: Loaded) -> Named:

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -46,7 +47,8 @@ class Mixout:
 
     def _stays(self, parameter: nn.Parameter, step: int, number: int) -> torch.Tensor:
         """1 - M."""
-        generator = torch.Generator().manual_seed((self.seed * 1_000_003 + step) * 1_000_003 + number)
+        mixed_seed = np.random.SeedSequence([self.seed, step, number]).generate_state(1, np.uint64)
+        generator = torch.Generator().manual_seed(int(mixed_seed[0]) >> 1)  # torch takes 63 bits
         drawn = torch.empty(parameter.shape).bernoulli_(1 - self.share, generator=generator)
         return drawn.to(parameter.device, parameter.dtype)
 

@@ -80,8 +80,11 @@ def load_classifier(
     quiet_library()
     processor = kind.load_processor(base.folder)
 
+    # what the base's weights lack (a pooler) is drawn as it was when the adapter on it was trained
+    drawn_with = int(base.card.get("seed", seed)) if base.adapters else seed
+
     def open_for(names: Sequence[str], keep_head: bool) -> nn.Module:
-        model = _open(base, names, processor, seed, dtype, keep_head, kind)
+        model = _open(base, names, processor, drawn_with, dtype, keep_head, kind)
         if bias is not None and not keep_head:
             _set_bias(model, bias)
         return model
@@ -98,7 +101,8 @@ def load_classifier(
         return model
 
     model = make()
-    return Loaded(model, processor, layers.head_names(model), tuple(labels), base, reload=make)
+    is_drawn = _labels_of(base, kind) != list(labels)
+    return Loaded(model, processor, layers.head_names(model), tuple(labels), base, reload=make, head_is_drawn=is_drawn)
 
 
 def quiet_library() -> None:

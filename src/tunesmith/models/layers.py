@@ -114,8 +114,16 @@ def set_training_mode(model: nn.Module) -> None:
         module.eval()
 
 
-_DROPOUTS = ("dropout", "attention_dropout", "activation_dropout", "dropout_prob", "drop_prob", "attn_dropout_prob")
-"""What modules call a share that they drop by a function of their own."""
+_DROPOUTS = (
+    "dropout",
+    "attention_dropout",
+    "activation_dropout",
+    "hidden_dropout",
+    "dropout_prob",
+    "attn_dropout_prob",
+)
+"""What modules call a share that they drop by a function of their own. Whole paths that are left out (`drop_path`) are
+another thing."""
 
 
 def set_dropout(model: nn.Module, share: float) -> None:
@@ -124,7 +132,7 @@ def set_dropout(model: nn.Module, share: float) -> None:
         if isinstance(module, nn.modules.dropout._DropoutNd):
             module.p = share
         for name in _DROPOUTS:
-            if isinstance(getattr(module, name, None), float):
+            if type(getattr(module, name, None)) in (float, int):
                 setattr(module, name, share)
 
 

@@ -32,7 +32,9 @@ class Loaded:
         pads: whether padding costs time in a forward pass; a rewrite may take it out.
         piece_tokens: the most padded tokens of one forward pass, for losses that need a whole batch at once; None: no
             limit.
-        head_is_new: whether the head was drawn for the task and has all to learn; a base that writes, or that fills
+        head_is_drawn: whether a head of the task's own has all to learn; one that was tuned for these very labels has
+            not.
+        head_is_new: whether the head is the task's own, and not the base's; a base that writes, or that fills
             gaps, brings its own.
         virtual_tokens: how many positions before those of a row's tokens the model's outputs have.
         unread: inputs that the model does not take.
@@ -48,6 +50,7 @@ class Loaded:
     pads: bool = True
     piece_tokens: int | None = None
     head_is_new: bool = True
+    head_is_drawn: bool = True
     virtual_tokens: int = 0
     unread: tuple[str, ...] = ()
 
@@ -71,7 +74,7 @@ class Loaded:
 
     def is_new(self, name: str) -> bool:
         """Whether a parameter of this name was drawn for the task, and did not come with the base."""
-        return self.head_is_new and layers.under(layers.plain_name(name), self.outer_heads)
+        return self.head_is_new and self.head_is_drawn and layers.under(layers.plain_name(name), self.outer_heads)
 
     @property
     def device(self) -> torch.device:

@@ -82,8 +82,8 @@ class OwnWeights(Tuning):
     """Methods that move weights of the model itself, and may hold them to where they began."""
 
     mixout: HeldShare | None = None
-    """At each step this share of the numbers of every linear layer that moves is replaced by those it began with, and
-    the rest scaled so that the mean stays (Lee et al. 2020, arXiv:1909.11299). null: none."""
+    """At each step this share of the numbers of every linear layer that moves and came with the base is replaced by
+    those it began with, and the rest scaled so that the mean stays (Lee et al. 2020, arXiv:1909.11299). null: none."""
 
     l2_sp: Annotated[float, Field(gt=0)] | None = None
     """Strength of a pull of the pre-trained weights towards where they began: half of it times the squared distance is
@@ -221,6 +221,7 @@ class Qlora(LowRank):
         "Dettmers et al. 2023, arXiv:2305.14314",
         "dettmers2023qlora",
         is_adapter=True,
+        is_base=False,
     )
 
     kind: Literal["qlora"] = "qlora"
@@ -271,6 +272,7 @@ class Prefix(VirtualTokens):
         "Li and Liang 2021, arXiv:2101.00190",
         "li2021prefix",
         is_adapter=True,
+        is_base=False,
         not_for=("sentence-similarity", "image-classification"),
     )
 
@@ -288,6 +290,7 @@ class Prompt(VirtualTokens):
         "Lester et al. 2021, arXiv:2104.08691",
         "lester2021prompt",
         is_adapter=True,
+        is_base=False,
         not_for=("sentence-similarity", "image-classification"),
     )
 

@@ -30,7 +30,7 @@ def nearest_setting(path: KeyPath, values: dict[str, Any]) -> str:
     near = difflib.get_close_matches(key, names, n=1, cutoff=0.6)
     if near:
         return f'did you mean "{near[0]}"?'
-    homes = [dotted((*section, name)) for section, name in _all_settings() if name == key]
+    homes = list(dict.fromkeys(dotted((*section, name)) for section, name in _all_settings() if name == key))
     if not homes:
         far = difflib.get_close_matches(key, [name for _, name in _all_settings()], n=1, cutoff=0.8)
         homes = [dotted((*section, name)) for section, name in _all_settings() if far and name == far[0]]

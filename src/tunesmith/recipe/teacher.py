@@ -48,6 +48,8 @@ def require_teachable(recipe: Any) -> None:
     if teacher.hidden > 0 and isinstance(recipe.train.rewrites, list) and recipe.train.rewrites:
         told = "compares every token of the last layer, which the rewrites do not compute; write off (or auto)"
         raise ValueError(f"train.rewrites: teacher.hidden {told}")
+    if teacher.hidden > 0 and recipe.method.kind == "prompt":
+        raise ValueError("teacher.hidden: not for method prompt, whose last layer has more tokens than the teacher's")
     if teacher.layers is None:
         return
     if recipe.stages:

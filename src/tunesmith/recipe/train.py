@@ -30,8 +30,8 @@ class Train(Settings):
 
     lr_scheduler: Literal["linear", "cosine", "constant", "slanted-triangular"] = "linear"
     """How the rate falls after warm-up: to 0 in a line, to 0 along a half cosine, or not at all. `slanted-triangular`
-    (Howard and Ruder 2018, arXiv:1801.06146) begins and ends at 1/32 of the highest rate, with its peak at
-    `warmup_ratio` (0.1 in the paper)."""
+    (Howard and Ruder 2018, arXiv:1801.06146) begins at 1/32 of the highest rate, has its peak at
+    `warmup_ratio` (0.1 in the paper), and falls in a line towards 1/32."""
 
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.01
     """Decoupled decay (AdamW) of weight matrices; biases and norms are never decayed."""

@@ -143,6 +143,16 @@ BIBTEX = {
   year      = {2023},
   note      = {arXiv:2305.14314}
 }""",
+    "polyak1992averaging": """@article{polyak1992averaging,
+  title   = {Acceleration of Stochastic Approximation by Averaging},
+  author  = {Polyak, Boris T. and Juditsky, Anatoli B.},
+  journal = {SIAM Journal on Control and Optimization},
+  volume  = {30},
+  number  = {4},
+  pages   = {838--855},
+  year    = {1992},
+  doi     = {10.1137/0330046}
+}""",
     "kumar2022lpft": """@inproceedings{kumar2022lpft,
   title     = {Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution},
   author    = {Kumar, Ananya and Raghunathan, Aditi and Jones, Robbie and Ma, Tengyu and Liang, Percy},
@@ -166,6 +176,9 @@ BIBTEX = {
 }""",
 }
 """What a manuscript may cite, by key."""
+
+OF_AVERAGES = "polyak1992averaging"
+"""The paper of running means of weights."""
 
 OF_OPTIONS = {
     "layer_decay": "howard2018ulmfit",

@@ -132,7 +132,14 @@ def settings(record: Record) -> list[tuple[str, Any]]:
     if not isinstance(held, float | int):
         held = [Path(name).name for name in ([held] if isinstance(held, str) else held)]
     found += [("data.validation", held), *((f"data.{key}", data[key]) for key in ("group", "limit", "on_bad_row"))]
-    return [(key, _shown(value)) for key, value in found]
+    return [(key, _shown(value)) for pair in found for key, value in _flat(*pair)]
+
+
+def _flat(key: str, value: Any) -> list[tuple[str, Any]]:
+    """A setting with settings of its own as one line for each."""
+    if not isinstance(value, dict):
+        return [(key, value)]
+    return [(f"{key}.{name}", inner) for name, inner in value.items()]
 
 
 def _shown(value: Any) -> str:

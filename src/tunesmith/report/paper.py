@@ -9,7 +9,7 @@ from markupsafe import Markup
 from tunesmith.recipe import Data
 from tunesmith.recipe.methods import Facts
 from tunesmith.report import wording
-from tunesmith.report.bibliography import BIBTEX, OF_OPTIONS
+from tunesmith.report.bibliography import BIBTEX, OF_AVERAGES, OF_OPTIONS
 from tunesmith.report.card import score_rows, settings
 from tunesmith.report.lesson import how_it_was_taught, sources
 from tunesmith.report.record import Record
@@ -49,7 +49,10 @@ def make_paper(record: Record) -> str:
 
 def _sources(record: Record) -> list[str]:
     facts = record.recipe.method.facts
-    cited = [key for name, key in OF_OPTIONS.items() if getattr(record.recipe.method, name, None)]
+    recipe = record.recipe
+    cited = [key for name, key in OF_OPTIONS.items() if getattr(recipe.method, name, None)]
+    cited += [OF_OPTIONS["layer_decay"]] * (recipe.train.lr_scheduler == "slanted-triangular")
+    cited += [OF_AVERAGES] * (recipe.train.ema is not None)
     method = list(dict.fromkeys([*([facts.cited] if facts.cited else []), *cited]))
     method += ["peft"] if record.is_of_peft else []
     baselines = ["pedregosa2011scikit"] if record.baselines.keys() & {"tfidf", "linear-probe"} else []
@@ -120,20 +123,23 @@ def _on_training(record: Record) -> list[str]:
     train, manifest = record.recipe.train, record.manifest
     clipped = f"gradients were clipped to norm {train.max_grad_norm:g}" if train.max_grad_norm else "without clipping"
     length = f"{train.steps:,} steps" if train.steps else f"{train.epochs:g} epochs ({manifest['steps']:,} steps)"
+    held = ", nor on pre-trained weights" if getattr(record.recipe.method, "l2_sp", None) else ""
     said = [
         f"Training used {ADAMW} with a highest learning rate of {float(train.learning_rate):g} that rose linearly "
         f"in the first {wording.share(train.warmup_ratio)} of the steps {SCHEDULES[train.lr_scheduler]}, weight decay "
-        f"{train.weight_decay:g} (not on biases and norms), batch size {train.batch_size:,} and {train.precision} "
+        f"{train.weight_decay:g} (not on biases and norms{held}), batch size {train.batch_size:,} and {train.precision} "
         f"arithmetic; {clipped}. It was set to {length} with seed {manifest['seed']}."
     ]
     primary, every = wording.in_prose(record.primary), train.evaluate_every
     patience = train.early_stopping_patience
+    running = "running means of the weights (Polyak and Juditsky, 1992), each step counting"
+    kept = "weights" if train.ema is None else f"{running} {1 - train.ema:g},"
     stopping = (
         f"with early stopping after {patience} evaluations without gain" if patience else "without early stopping"
     )
     said.append(
         f"Every {every} steps the validation rows were scored by {primary}, {stopping}; {record.last_step:,} steps "
-        f"were run and the weights of step {manifest['best_step']:,} were kept."
+        f"were run and the {kept} of step {manifest['best_step']:,} were kept."
     )
     if train.refit:
         said.append(
