@@ -65,7 +65,7 @@ def test_a_batch_that_must_stay_whole_is_one_processes_work(bases: Bases, tmp_pa
 
 @pytest.mark.parametrize("kind", METHODS)
 def test_two_processes_are_one(bases: Bases, data: Path, tmp_path: Path, kind: str) -> None:
-    """Twenty steps in fp64 without dropout, some with fewer pieces than ranks, then (once) a refit: the same weights."""
+    """Twenty steps in fp64 without dropout, some with fewer pieces than ranks, then (once) a refit: equal weights."""
     base = bases("bert", dropout=0.0)
     sections = {**COURSE, "method": METHODS[kind], "train": {**COURSE["train"], "refit": kind == "lora"}}
     alone = run_tiny(base, data, tmp_path / "one", **sections).folder

@@ -127,8 +127,8 @@ def _on_training(record: Record) -> list[str]:
     said = [
         f"Training used {ADAMW} with a highest learning rate of {float(train.learning_rate):g} that rose linearly "
         f"in the first {wording.share(train.warmup_ratio)} of the steps {SCHEDULES[train.lr_scheduler]}, weight decay "
-        f"{train.weight_decay:g} (not on biases and norms{held}), batch size {train.batch_size:,} and {train.precision} "
-        f"arithmetic; {clipped}. It was set to {length} with seed {manifest['seed']}."
+        f"{train.weight_decay:g} (not on biases and norms{held}), batch size {train.batch_size:,} and "
+        f"{train.precision} arithmetic; {clipped}. It was set to {length} with seed {manifest['seed']}."
     ]
     primary, every = wording.in_prose(record.primary), train.evaluate_every
     patience = train.early_stopping_patience
