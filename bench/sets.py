@@ -29,7 +29,7 @@ COMMON = [
     "bench/sets.py", "bench/scores.py", "bench/peers/trainer.py", "src/tunesmith/loop.py", "src/tunesmith/fitting.py",
     "src/tunesmith/evaluation.py", "src/tunesmith/rewrites/*.py", "src/tunesmith/data/batches.py",
     "src/tunesmith/data/splits.py", "src/tunesmith/tasks/metrics.py", "src/tunesmith/models/heads.py",
-    "src/tunesmith/methods/freezing.py",
+    "src/tunesmith/methods/contract.py", "src/tunesmith/methods/own_weights.py",
 ]  # fmt: skip
 
 

@@ -42,8 +42,8 @@ SUBJECTS = [
     "bench/w1.py", "bench/sides.py", "bench/harness.py", "bench/floors.py", "bench/peers/trainer.py",
     "src/tunesmith/loop.py", "src/tunesmith/devices.py", "src/tunesmith/rewrites/*.py", "src/tunesmith/data/batches.py",
     "src/tunesmith/tasks/long_texts.py", "src/tunesmith/tasks/targets/*.py",
-    "src/tunesmith/methods/freezing.py", "src/tunesmith/tasks/text_classification.py",
-    "src/tunesmith/models/heads.py",
+    "src/tunesmith/methods/contract.py", "src/tunesmith/methods/own_weights.py",
+    "src/tunesmith/tasks/text_classification.py", "src/tunesmith/models/heads.py",
 ]  # fmt: skip
 
 
