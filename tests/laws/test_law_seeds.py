@@ -27,7 +27,7 @@ def bytes_of(folder: Path) -> dict[str, bytes]:
     }
 
 
-@pytest.mark.parametrize("kind", EVERY_METHOD)
+@pytest.mark.parametrize("kind", ["full", "gradual-unfreezing", "lora", "houlsby", "prefix"])
 def test_same_seed_same_bytes(bases: Bases, tiny_data: Path, tmp_path: Path, kind: str) -> None:
     """Two runs into two folders: every file of model/ and predictions/ is equal; a third seed changes the weights."""
     method = EVERY_METHOD[kind].model_dump()
