@@ -203,7 +203,7 @@ def test_mixout_takes_every_seed_that_a_recipe_may_have() -> None:
     parameter = torch.nn.Parameter(torch.ones(3, 3))
     for seed in (0, 2**31 - 1):
         with Mixout(0.5, seed, {"w": torch.zeros(3, 3)}).at_step([("w", parameter)], 10**9):
-            assert set(parameter.detach().flatten().tolist()) <= {0.0 - 0.0, -0.0, 0.0, 1.0, 2.0}
+            assert set(parameter.detach().flatten().tolist()) <= {0.0, 2.0}
 
 
 def test_mixout_gives_the_weights_back_after_an_error() -> None:
