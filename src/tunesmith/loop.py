@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from tunesmith.data.batches import Order, budget_for, cut, share_out
+from tunesmith.data.mixing import MixedOrder
 from tunesmith.devices import Devices, machine_errors_named, seed_everything
 from tunesmith.errors import NumbersError
 from tunesmith.models.layers import set_training_mode
@@ -97,7 +98,7 @@ def train(
     method: Any,
     task: Any,
     examples: Sequence[Example],
-    order: Order,
+    order: Order | MixedOrder,
     course: Course,
     optimizer: torch.optim.Optimizer,
     devices: Devices,
@@ -149,7 +150,7 @@ def _backward(
     """
     lengths = [length_of(example) for example in batch]
     budget = budget_for(lengths, devices.micro_batch_tokens, devices.world_size)
-    pieces = cut(lengths, budget, task.units(batch), loaded.pads)
+    pieces = cut(lengths, budget, task.units(batch), loaded.pads, task.apart(batch))
     mine = share_out(pieces, lengths, devices.world_size, loaded.pads)[devices.rank]
     idle = not mine
     if idle:  # fewer pieces than ranks: take part in the exchange with a row that counts nothing

@@ -49,7 +49,13 @@ def _permutation(num_rows: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(num_rows)
 
 
-def cut(lengths: Sequence[int], budget: int, units: Sequence[int] | None = None, pads: bool = True) -> list[list[int]]:
+def cut(
+    lengths: Sequence[int],
+    budget: int,
+    units: Sequence[int] | None = None,
+    pads: bool = True,
+    apart: Sequence[int] | None = None,
+) -> list[list[int]]:
     """Cut a batch into micro-batches that waste little on padding.
 
     Rows are sorted by length; the cuts minimise tokens plus a fixed cost for each piece, with no piece over `budget`
@@ -60,10 +66,13 @@ def cut(lengths: Sequence[int], budget: int, units: Sequence[int] | None = None,
         budget: the most tokens in one piece.
         units: for each row, the unit that a cut must not split (pair, group); None: each row is its own.
         pads: whether padding costs as much as tokens: a piece then counts rows x longest.
+        apart: for each row, of which kind it is, where no piece may hold rows of two kinds.
 
     Returns:
         Pieces of positions into `lengths`, longest piece first (so that a shortage of memory shows at once).
     """
+    if apart is not None:
+        return _cut_by_kind(lengths, budget, units, pads, apart)
     blocks = _blocks(lengths, units)
     longest = [max(lengths[i] for i in block) for block in blocks]
     counts = np.cumsum([0] + [len(block) for block in blocks])
@@ -84,6 +93,18 @@ def cut(lengths: Sequence[int], budget: int, units: Sequence[int] | None = None,
         pieces.append([i for block in blocks[came[end] : end] for i in block])
         end = came[end]
     return pieces
+
+
+def _cut_by_kind(
+    lengths: Sequence[int], budget: int, units: Sequence[int] | None, pads: bool, apart: Sequence[int]
+) -> list[list[int]]:
+    pieces: list[list[int]] = []
+    for kind in sorted(set(apart)):
+        mine = [index for index in range(len(lengths)) if apart[index] == kind]
+        own = None if units is None else [units[index] for index in mine]
+        for piece in cut([lengths[index] for index in mine], budget, own, pads):
+            pieces.append([mine[place] for place in piece])
+    return sorted(pieces, key=lambda piece: -max(lengths[index] for index in piece))
 
 
 def length_sorted(lengths: Sequence[int], budget: int) -> list[list[int]]:

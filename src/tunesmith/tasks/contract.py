@@ -103,7 +103,8 @@ class Task(Protocol):
 
     `labels` names the outputs; `learn` sets it from the training rows, before `load`. `others` are models besides that
     take part in the loss and do not move. `units` numbers what a cut of a
-    batch must not split (pairs, groups); None where each row stands alone. An output is whatever `predict` gives for a
+    batch must not split (pairs, groups); None where each row stands alone. `apart` numbers kinds of rows that no piece
+    may hold together; None where there is one kind. An output is whatever `predict` gives for a
     row, before any decision; for a classifier its raw logits. `ranked` are all that could be answered for a row,
     likeliest first, each with its "score"; None where there are no such. `drawn` makes the example that this look at a
     row trains on; examples that come to `collate` without it are answered or scored. `count_bare` says of how many rows
@@ -134,6 +135,8 @@ class Task(Protocol):
     def collate(self, examples: Sequence[Example], processor: Any) -> Batch: ...
 
     def units(self, examples: Sequence[Example]) -> Sequence[int] | None: ...
+
+    def apart(self, examples: Sequence[Example]) -> Sequence[int] | None: ...
 
     def drawn(self, example: Example, draw: Draw) -> Example: ...
 
@@ -218,6 +221,9 @@ class UsualTask:
         return sum(length_of(example) <= special[bool(row.get("text_pair"))] for row, example in pairs)
 
     def units(self, examples: Sequence[Example]) -> Sequence[int] | None:
+        return None
+
+    def apart(self, examples: Sequence[Example]) -> Sequence[int] | None:
         return None
 
     def drawn(self, example: Example, draw: Draw) -> Example:

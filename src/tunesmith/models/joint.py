@@ -1,0 +1,95 @@
+"""One body with the heads of several tasks on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from tunesmith.errors import ModelError
+from tunesmith.models import layers
+from tunesmith.models.loaded import Loaded
+
+
+class JointModel(nn.Module):
+    """Task models of one base around one body: the first one's, which all of them now hold.
+
+    The body stands first, so that its parameters have one name (`body.*`), whichever task uses them; what belongs to a
+    task alone is called `members.for_NAME.*`. A body without a pooler takes over that of the first task that needs one.
+    """
+
+    base_model_prefix = "body"
+
+    def __init__(self, models: Mapping[str, nn.Module]) -> None:
+        super().__init__()
+        bodies = {name: layers.body(model) for name, model in models.items()}
+        self.body = next(iter(bodies.values()))
+        for body in bodies.values():
+            if getattr(self.body, "pooler", None) is None and getattr(body, "pooler", None) is not None:
+                self.body.pooler = body.pooler
+        for name, model in models.items():
+            setattr(model, layers.body_prefix(model), self.body)
+        self.members = nn.ModuleDict({f"for_{name}": model for name, model in models.items()})
+        self.config: Any = self.body.config
+        self.name_or_path = getattr(self.body, "name_or_path", "")  # PEFT reads it
+
+    def forward(self, member: str, **inputs: torch.Tensor) -> Any:
+        """What a task's model makes of its batch."""
+        return self.members[f"for_{member}"](**inputs)
+
+    def head_names(self) -> tuple[str, ...]:
+        """Modules beside the body, and its pooler."""
+        heads = [
+            f"members.{name}.{child}"
+            for name, model in self.members.items()
+            for child, module in model.named_children()
+            if module is not self.body and any(True for _ in module.parameters())
+        ]
+        has_pooler = isinstance(getattr(self.body, "pooler", None), nn.Module)
+        return (*heads, "body.pooler") if has_pooler else tuple(heads)
+
+
+def join(parts: Mapping[str, Loaded]) -> Loaded:
+    """Models of several tasks as one, each part seeing its own task's model in it from now on.
+
+    Raises:
+        ModelError: a model has no body of its own that could be shared, or it is another than the first's.
+    """
+    for name, part in parts.items():
+        _require_alike(name, part, next(iter(parts.values())))
+    joint = JointModel({name: part.model for name, part in parts.items()})
+    first = next(iter(parts.values()))
+    return Loaded(joint, first.processor, joint.head_names(), (), first.base, reload=lambda: _rejoined(parts))
+
+
+def _rejoined(parts: Mapping[str, Loaded]) -> nn.Module:
+    return JointModel({name: part.reload() for name, part in parts.items()})
+
+
+def _require_alike(name: str, part: Loaded, first: Loaded) -> None:
+    where = part.base.reference
+    if not layers.body_prefix(part.model):
+        raise ModelError(f"tasks.{name}: this model has no body that tasks could share", where, "train it alone")
+    mine, theirs = ({n: p.shape for n, p in layers.body(one.model).named_parameters()} for one in (part, first))
+    differing = sorted(n for n in mine.keys() & theirs.keys() if mine[n] != theirs[n])
+    lost = sorted(n for n in mine.keys() ^ theirs.keys() if not n.startswith("pooler."))
+    if differing or lost:
+        odd = ", ".join((differing + lost)[:3])
+        raise ModelError(f"tasks.{name}: its body is not that of the other tasks ({odd})", where, "train it alone")
+
+
+@torch.no_grad()
+def copy_part(part: Loaded, alone: Loaded) -> None:
+    """Give a model that stands alone (the same base, the same method) what a part has learned."""
+    inner = getattr(alone.model, "get_base_model", lambda: alone.model)()
+    learned = dict(_tensors(part.model))
+    for name, tensor in _tensors(inner):
+        tensor.copy_(learned[name])
+
+
+def _tensors(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """Everything that a model computes by, under all its names."""
+    yield from model.named_parameters(remove_duplicate=False)
+    yield from model.named_buffers(remove_duplicate=False)
