@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         TextClassification,
         Train,
     )
+    from tunesmith.recipe.joint import AnyRecipe, JointRecipe
 
 __all__ = [
     "BitFit",
@@ -49,6 +50,7 @@ __all__ = [
     "Head",
     "Houlsby",
     "Ia3",
+    "JointRecipe",
     "Judge",
     "LastLayers",
     "Lora",
@@ -72,13 +74,14 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """The settings classes, imported when first asked for: `tunesmith --help` needs none of them."""
     if name in __all__:
-        import tunesmith.recipe
+        import tunesmith.recipe.joint
 
-        return getattr(tunesmith.recipe, name)
+        place = tunesmith.recipe.joint if name == "JointRecipe" else tunesmith.recipe
+        return getattr(place, name)
     raise AttributeError(f"module 'tunesmith' has no attribute {name!r}")
 
 
-def _recipe(recipe: Recipe | str | None, settings: dict[str, Any]) -> Recipe:
+def _recipe(recipe: AnyRecipe | str | None, settings: dict[str, Any]) -> AnyRecipe:
     """A recipe from a file, from a Recipe, or from a recipe's own fields (paths as seen from the working folder)."""
     import os
 
@@ -90,23 +93,24 @@ def _recipe(recipe: Recipe | str | None, settings: dict[str, Any]) -> Recipe:
             f"a recipe and settings beside it ({', '.join(settings)})", remedy="use recipe.but(...), or settings alone"
         )
     if isinstance(recipe, str | os.PathLike):
-        return read_recipe(recipe)
+        return read_recipe(os.fspath(recipe))
     if recipe is None:
-        data = settings.get("data")
-        values = {**settings, "data": {"train": data} if isinstance(data, str) else data}
+        values = settings
+        if isinstance(data := settings.get("data"), str):
+            values = {**settings, "data": {"train": data}}
         recipe = check_recipe(Located(values=values))
     recipe = recipe.anchored(os.getcwd())
     return recipe if recipe.output != "auto" else recipe.but(output=os.path.abspath("runs/run"))
 
 
-def run(recipe: Recipe | str | None = None, **settings: Any) -> Run:
+def run(recipe: AnyRecipe | str | None = None, **settings: Any) -> Run:
     """Train, judge and report. Takes a recipe file, a `Recipe`, or a recipe's own fields. Raises TunesmithError."""
     from tunesmith.run import run as run_recipe
 
     return run_recipe(_recipe(recipe, settings))
 
 
-def check(recipe: Recipe | str | None = None, **settings: Any) -> tuple[list[Note], list[Choice], Recipe]:
+def check(recipe: AnyRecipe | str | None = None, **settings: Any) -> tuple[list[Note], list[Choice], AnyRecipe]:
     """Everything that can be said before training: notes, what `auto` came to, and the recipe without `auto`."""
     from tunesmith.checking import check as check_recipe_only
 

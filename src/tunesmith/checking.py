@@ -12,6 +12,7 @@ from tunesmith.data.findings import Finding
 from tunesmith.data.material import read_material
 from tunesmith.folder import refuse_output, require_permission
 from tunesmith.recipe import Recipe
+from tunesmith.recipe.joint import AnyRecipe, JointRecipe
 from tunesmith.trackers import require_installed
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from tunesmith.preflight import Note
 
 
-def check(recipe: Recipe) -> tuple[list[Note], list[Choice], Recipe]:
+def check(recipe: AnyRecipe) -> tuple[list[Note], list[Choice], AnyRecipe]:
     """Everything that can be said before training: notes, what `auto` came to, and the recipe without `auto`.
 
     All findings are those of a run, but for rows that are cut: of a large split, how many is estimated by a sample.
@@ -30,9 +31,12 @@ def check(recipe: Recipe) -> tuple[list[Note], list[Choice], Recipe]:
     return look_ahead(recipe)
 
 
-def look_ahead(recipe: Recipe) -> tuple[list[Note], list[Choice], Recipe]:
-    """What can be said before the first stage begins, of each and of the recipe's own training. All are looked at on
-    the base that they begin from: what an earlier stage will make of it is not there yet."""
+def look_ahead(recipe: AnyRecipe) -> tuple[list[Note], list[Choice], AnyRecipe]:
+    """What can be said before the first stage begins, of each and of the recipe's own training; of several tasks, of
+    each by itself. All are looked at on the base that they begin from: what an earlier stage will make of it is not
+    there yet."""
+    if isinstance(recipe, JointRecipe):
+        return _look_at_each(recipe)
     told: list[Note] = []
     for number in range(len(recipe.stages)):
         before = [stage.task.kind for stage in recipe.stages[:number]]
@@ -42,6 +46,20 @@ def look_ahead(recipe: Recipe) -> tuple[list[Note], list[Choice], Recipe]:
         told += [replace(note, message=f"{name}: {note.message}") for note in notes]
     notes, choices, settled = _look(recipe, [stage.task.kind for stage in recipe.stages], recipe.model)
     return told + notes, choices, settled
+
+
+def _look_at_each(recipe: JointRecipe) -> tuple[list[Note], list[Choice], AnyRecipe]:
+    told: list[Note] = []
+    chosen: dict[str, Choice] = {}
+    for name in recipe.tasks:
+        notes, choices, _ = _look(recipe.member(name), [], recipe.model)
+        told += [replace(note, message=f"{name}: {note.message}") for note in notes]
+        chosen |= {choice.key: choice for choice in choices if choice.key in COMMON}
+    return told, list(chosen.values()), recipe
+
+
+COMMON = ("train.learning_rate", "train.precision", "machine.device", "machine.threads", "method.alpha")
+"""What is chosen for several tasks alike."""
 
 
 def _look(recipe: Recipe, before: Sequence[str], reference: str) -> tuple[list[Note], list[Choice], Recipe]:

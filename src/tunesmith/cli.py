@@ -15,7 +15,7 @@ import typer
 from tunesmith.errors import EXIT_CODES, Fault, GateError, RecipeError, ResourceError, TunesmithError
 
 if TYPE_CHECKING:
-    from tunesmith.recipe import Recipe
+    from tunesmith.recipe.joint import AnyRecipe
 
 app = typer.Typer(
     name="tunesmith",
@@ -67,7 +67,7 @@ def check(recipe: RecipeFile, set_: Set = [], json: Json = False) -> None:  # no
     from tunesmith.recipe.reading import read_recipe
 
     settings = read_recipe(recipe, set_)
-    _stay_offline(settings.model, uses_hub(settings.data, *(stage.data for stage in settings.stages)))
+    _stay_offline(settings.model, uses_hub(*settings.sources))
     from tunesmith.recipe.placing import placing
 
     with _without_collector(), placing(recipe, set_):
@@ -107,10 +107,10 @@ def resume(run: RunPath, accept: Accept = [], gate: Gate = False, json: Json = F
     _train(settings, "resume", run, accept, gate, json)
 
 
-def _train(settings: Recipe | None, verb: str, subject: Any, accept: list[str], gate: bool, json: bool) -> None:
+def _train(settings: AnyRecipe | None, verb: str, subject: Any, accept: list[str], gate: bool, json: bool) -> None:
     from tunesmith.recipe.data import uses_hub
 
-    sources = [settings.data, *(stage.data for stage in settings.stages)] if settings else []
+    sources = settings.sources if settings else []
     _stay_offline(settings.model if settings else "", uses_hub(*sources))
     from tunesmith import launch
 

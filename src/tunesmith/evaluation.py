@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -100,6 +101,17 @@ def difference(mine: Measure, theirs: Measure) -> Score:
     for part, weights in _resamples(mine.num_rows):
         draws[part] = mine.resampled(weights) - theirs.resampled(weights)
     return _interval(mine() - theirs(), draws)
+
+
+def mean_of(scores: Sequence[Score]) -> Score:
+    """The mean of scores on independent rows; each side of its interval from the same sides of theirs, as errors of
+    independent estimates add up."""
+    many = len(scores)
+    value = math.fsum(one["value"] for one in scores) / many
+    below, above = (
+        math.sqrt(math.fsum((one[side] - one["value"]) ** 2 for one in scores)) / many for side in ("low", "high")
+    )
+    return {"value": value, "low": value - below, "high": value + above}
 
 
 def _interval(value: float, draws: np.ndarray) -> Score:

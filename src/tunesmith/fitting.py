@@ -12,16 +12,17 @@ from typing import Any
 from tunesmith import checkpoints
 from tunesmith.checkpoints import Progress
 from tunesmith.data.batches import Order
+from tunesmith.data.mixing import MixedOrder
 from tunesmith.data.rows import Row
 from tunesmith.devices import Devices
 from tunesmith.errors import Interrupted, NumbersError
-from tunesmith.evaluation import Score, as_predictions, mean_loss, predict, score
+from tunesmith.evaluation import Score, as_predictions, mean_loss, mean_of, predict, score
 from tunesmith.folder import RunFolder, append, lines, write_lines
 from tunesmith.loop import Course, Step, make_optimizer, train
 from tunesmith.methods.contract import Span
 from tunesmith.models.averages import Average
 from tunesmith.models.loaded import Loaded
-from tunesmith.recipe import Recipe
+from tunesmith.recipe.joint import AnyRecipe
 from tunesmith.rewrites import rewritten
 from tunesmith.tasks.contract import Example
 
@@ -79,30 +80,44 @@ def stop_signals() -> Iterator[StopSignal]:
             signal.signal(number, handler)
 
 
+@dataclass(frozen=True)
+class Held:
+    """Validation rows of a task, and what answers them. `name` tells tasks apart where there are several."""
+
+    task: Any
+    loaded: Loaded
+    rows: Sequence[Row]
+    examples: Sequence[Example]
+    primary: str
+    name: str = ""
+
+
 @dataclass
 class Phase:
     """One course of training: which rows, how many steps, and whether it is judged on the way.
 
     Attributes:
         place: where its checkpoints go.
-        held: validation rows and their encoding; None for a phase that is not judged (refit).
+        held: what it is judged by; None for a phase that is not judged (refit).
         method, learning_rate: in place of the recipe's.
+        order: in which rows are taken, if not each once an epoch.
     """
 
     name: str
     place: Path
     examples: Sequence[Example]
     steps: int
-    held: tuple[Sequence[Row], Sequence[Example]] | None
+    held: Sequence[Held] | None
     method: Any = None
     learning_rate: float | None = None
+    order: MixedOrder | None = None
 
 
 @dataclass
 class Fit:
     """Everything that training needs, and what it comes to."""
 
-    recipe: Recipe
+    recipe: AnyRecipe
     folder: RunFolder
     devices: Devices
     loaded: Loaded
@@ -127,7 +142,7 @@ class Fit:
         """
         settings = self.recipe.train
         assert isinstance(settings.learning_rate, float | int)
-        order = Order(len(phase.examples), settings.batch_size, self.recipe.seed)
+        order = phase.order or Order(len(phase.examples), settings.batch_size, self.recipe.seed)
         method = phase.method or self.method
         method.begin(self.loaded, Span(phase.steps, order.steps_per_epoch, self.recipe.seed))
         optimizer = make_optimizer(
@@ -142,7 +157,7 @@ class Fit:
         )
         if progress.ended:
             return progress
-        self.loaded.entry = self.devices.wrap(self.loaded.model, method.some_wait)
+        self.loaded.entry = self.devices.wrap(self.loaded.model, method.some_wait or self.task.some_wait)
         self.stop.gently = True
         steps = train(
             self.loaded, method, self.task, phase.examples, order, course, optimizer, self.devices, progress.step
@@ -227,15 +242,8 @@ class Fit:
     def _evaluate(self, phase: Phase, step: Step, progress: Progress) -> None:
         """Score the validation rows; note the best step and, by the patience, the end."""
         assert phase.held is not None
-        rows, examples = phase.held
-        watched = self.task.watched(len(rows))
-        outputs = predict(self.loaded, self.task, [examples[place] for place in watched], self.devices)
-        loss = mean_loss(self.loaded, self.task, outputs, examples, self.devices)
-        rows = [rows[place] for place in watched]
-        golds = [self.task.gold(row) for row in rows]
-        answers = self.task.answers(outputs, rows, self.task.decide(outputs, rows))
-        scores = score(self.task.measures(as_predictions(golds, answers)))
-        primary = self.recipe.judge.primary
+        parts = [examine(held, self.devices) for held in phase.held]
+        scores, primary = (parts[0].scores, parts[0].primary) if len(parts) == 1 else joined_scores(parts)
         value = scores[primary]["value"]
         is_best = progress.best_value is None or value > progress.best_value
         if is_best:
@@ -245,11 +253,52 @@ class Fit:
         patience = self.recipe.train.early_stopping_patience
         if patience is not None and progress.evaluations_without_gain >= patience:
             progress.ended = f"early stopping: no better {primary} in {patience} evaluations"
+        losses = [part.loss for part in parts if part.loss is not None]
+        loss = sum(losses) / len(losses) if losses else None
         row = {"phase": phase.name, "step": step.number, "epoch": round(step.epoch, 6), "loss": loss, "scores": scores}
-        append(self.folder.evaluations, {**row, "rows": len(watched), "best": is_best})
+        row |= {"tasks": {part.name: part.record() for part in parts}} if len(parts) > 1 else {}
+        append(self.folder.evaluations, {**row, "rows": sum(part.rows for part in parts), "best": is_best})
         self.voice.evaluation(step.number, primary, scores, is_best)
 
     def _save(self, phase: Phase, progress: Progress, optimizer: Any) -> None:
         if self.devices.is_first and progress.step > 0:
             checkpoints.save(phase.place, self.loaded, optimizer, progress, self.identity, self.average)
         self.devices.wait()
+
+
+@dataclass(frozen=True)
+class Examined:
+    """How a task did on its validation rows."""
+
+    name: str
+    primary: str
+    scores: dict[str, Score]
+    loss: float | None
+    rows: int
+
+    def record(self) -> dict[str, Any]:
+        return {"loss": self.loss, "scores": self.scores, "rows": self.rows}
+
+
+def examine(held: Held, devices: Devices) -> Examined:
+    """Answer and score the validation rows that are watched, by a decision made on these very rows."""
+    task = held.task
+    watched = task.watched(len(held.rows))
+    outputs = predict(held.loaded, task, [held.examples[place] for place in watched], devices)
+    loss = mean_loss(held.loaded, task, outputs, held.examples, devices)
+    rows = [held.rows[place] for place in watched]
+    golds = [task.gold(row) for row in rows]
+    answers = task.answers(outputs, rows, task.decide(outputs, rows))
+    scores = score(task.measures(as_predictions(golds, answers)))
+    return Examined(held.name, held.primary, scores, loss, len(rows))
+
+
+MEAN = "mean_of_tasks"
+"""The mean of several tasks' primary metrics."""
+
+
+def joined_scores(parts: Sequence[Examined]) -> tuple[dict[str, Score], str]:
+    """Each task's primary metric under its name, and their mean; rows of different tasks are independent, so the
+    mean's interval comes from theirs. Returns them, and the name of the mean."""
+    scores = {part.name: part.scores[part.primary] for part in parts}
+    return {MEAN: mean_of(list(scores.values())), **scores}, MEAN

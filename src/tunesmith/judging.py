@@ -53,13 +53,20 @@ class Fitted:
     decision: dict[str, Any]
 
 
-def fit_baselines(work: Work, folder: RunFolder, voice: Voice) -> dict[str, Fitted]:
-    """Fit the baselines that the recipe asks for, and tell how they do on the validation rows."""
+def fit_baselines(
+    work: Work, folder: RunFolder, voice: Voice, beside: Mapping[str, OtherTraining] | None = None
+) -> dict[str, Fitted]:
+    """Fit the baselines that the recipe asks for, and tell how they do on the validation rows.
+
+    Args:
+        beside: trainings, by the name of the baseline that they are, which the recipe does not know of.
+    """
     fitted: dict[str, Fitted] = {}
     rows, golds = work.splits.validation, _golds(work, "validation")
-    for name in work.recipe.baselines:
+    other = beside or {}
+    for name in [*work.recipe.baselines, *other]:
         voice.stage(f"baseline {name}")
-        baseline = _FITS[name](work)
+        baseline = other[name] if name in other else _FITS[name](work)
         if baseline is None:
             voice.say(f"baseline {name}: left out, {LEFT_OUT[name]}")
             continue

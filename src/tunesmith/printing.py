@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tunesmith.choices import Choice
     from tunesmith.open import Run
     from tunesmith.preflight import Note
-    from tunesmith.recipe import Recipe
+    from tunesmith.recipe.joint import AnyRecipe
     from tunesmith.recognition import Line
 
 KNOWN_PACKAGES = {
@@ -31,7 +31,7 @@ def print_json(value: Any) -> None:
     typer.echo(orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY).decode())
 
 
-def print_check(notes: Sequence[Note], choices: Sequence[Choice], recipe: Recipe, as_json: bool) -> None:
+def print_check(notes: Sequence[Note], choices: Sequence[Choice], recipe: AnyRecipe, as_json: bool) -> None:
     if as_json:
         print_json(
             {
@@ -70,19 +70,41 @@ def print_proposal(lines: Sequence[Line], output: Path, as_json: bool) -> None:
     typer.echo(f"\nwritten to {output}; next: tunesmith check {output}, then tunesmith run {output}")
 
 
+WORDS = {True: "SHIP", False: "DO NOT SHIP", None: "NO VERDICT"}
+
+
 def print_run(run: Run, as_json: bool) -> None:
     """The end of a run: verdict, scores, where the report is."""
     verdict, scores = run.verdict, run.scores
+    if "tasks" in scores:
+        return print_tasks(run, as_json)
     if as_json:
         print_json({"run": str(run.folder.path), "verdict": verdict, "scores": scores, "cost": run.manifest["cost"]})
         return
-    words = {True: "SHIP", False: "DO NOT SHIP", None: "NO VERDICT"}
-    typer.echo(f"\n{words[verdict['ship']]}")
+    typer.echo(f"\n{WORDS[verdict['ship']]}")
     for reason in verdict["why"]:
         typer.echo(f"  {reason}")
     rows = [(f"tuned, {split}", scores[split]) for split in ("validation", "test") if split in scores]
     rows += [(f"{name}, {verdict['split']}", measured) for name, measured in scores["baselines"].items()]
     print_scores(rows, scores["primary"])
+    typer.echo(f"report: {run.folder.report}")
+
+
+def print_tasks(run: Run, as_json: bool) -> None:
+    """The end of a run of several tasks: each task's verdict and score, their mean, where the report is."""
+    verdict, scores = run.verdict, run.scores
+    if as_json:
+        print_json({"run": str(run.folder.path), "verdict": verdict, "scores": scores})
+        return
+    typer.echo(f"\n{WORDS[verdict['ship']]}")
+    for name, told in scores["tasks"].items():
+        one = told["score"]
+        shown = f"{told['primary']} {one['value']:.4f} [{one['low']:.4f}, {one['high']:.4f}]"
+        gain = told["gain"]
+        over = f", {gain['value']:+.4f} [{gain['low']:+.4f}, {gain['high']:+.4f}] over {told['over']}" if gain else ""
+        typer.echo(f"  {name:<20}{WORDS[told['ship']]:<13}{shown} on {told['judged_on']}{over}")
+    mean = scores["mean"]
+    typer.echo(f"  mean of the tasks: {mean['value']:.4f} [{mean['low']:.4f}, {mean['high']:.4f}]")
     typer.echo(f"report: {run.folder.report}")
 
 

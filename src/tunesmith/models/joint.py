@@ -29,7 +29,7 @@ class JointModel(nn.Module):
         for body in bodies.values():
             if getattr(self.body, "pooler", None) is None and getattr(body, "pooler", None) is not None:
                 self.body.pooler = body.pooler
-        for name, model in models.items():
+        for model in models.values():
             setattr(model, layers.body_prefix(model), self.body)
         self.members = nn.ModuleDict({f"for_{name}": model for name, model in models.items()})
         self.config: Any = self.body.config

@@ -229,18 +229,28 @@ class Recipe(Settings):
         return self.but(**own, deploy=Deploy(), track=[])
 
     @property
+    def earlier(self) -> list[Recipe]:
+        """The stages, as recipes of their own."""
+        return [self.stage(number) for number in range(len(self.stages))]
+
+    @property
     def beside(self) -> list[Recipe]:
         """Trainings that are runs of their own and whose results the recipe's own is compared with."""
         made = {WITHOUT_STAGES: self.without_stages, WITHOUT_TEACHER: self.without_teacher}
         return [make() for name, make in made.items() if name in self.baselines]
 
+    @property
+    def sources(self) -> list[Data]:
+        """All data that is read."""
+        return [self.data, *(stage.data for stage in self.stages)]
+
     def with_paths(self, change: Any) -> Self:
         """A copy in which `change` was applied to every path (and to `model` where that is a path)."""
-        stages = [stage.but(data=_moved(stage.data, change)) for stage in self.stages]
+        stages = [stage.but(data=moved(stage.data, change)) for stage in self.stages]
         teacher = self.teacher and self.teacher.but(model=change(self.teacher.model))
         model = change(self.model) if is_path(self.model) else self.model
         return self.but(
-            data=_moved(self.data, change),
+            data=moved(self.data, change),
             stages=stages,
             teacher=teacher,
             model=model,
@@ -250,7 +260,7 @@ class Recipe(Settings):
     def anchored(self, folder: str | os.PathLike[str]) -> Self:
         """Paths made absolute, seen from `folder`; `model` becomes a path if such a folder exists there."""
         root = Path(folder).absolute()
-        model = str(root / self.model) if (root / self.model).is_dir() else self.model
+        model = anchored_model(self.model, root)
         teacher = self.teacher and self.teacher.but(model=str(root / os.path.expanduser(self.teacher.model)))
         if teacher and teacher.layers is not None:
             model = teacher.model
@@ -261,12 +271,17 @@ class Recipe(Settings):
     def relative_to(self, folder: str | os.PathLike[str]) -> Self:
         """Paths written as seen from `folder`, so that recipe, data and runs can move together."""
         root = Path(folder).absolute()
-        return self.with_paths(lambda path: _relative(path, root))
+        return self.with_paths(lambda path: relative_path(path, root))
 
 
-def _moved(data: Data, change: Any) -> Data:
+def moved(data: Data, change: Any) -> Data:
     """Data with `change` applied to every path."""
     return data.but(**{split: with_paths(getattr(data, split), change) for split in ("train", "validation", "test")})
+
+
+def anchored_model(model: str, root: Path) -> str:
+    """A model reference made a path if such a folder exists, seen from `root`."""
+    return str(root / model) if (root / model).is_dir() else model
 
 
 def is_path(model: str) -> bool:
@@ -274,6 +289,7 @@ def is_path(model: str) -> bool:
     return model.startswith((".", "/", "~")) or Path(model).is_dir()
 
 
-def _relative(path: str, root: Path) -> str:
+def relative_path(path: str, root: Path) -> str:
+    """A path as seen from `root`, so written that nobody takes it for a hub id."""
     relative = os.path.relpath(path, root)
     return relative if relative.startswith(".") else f"./{relative}"

@@ -23,6 +23,7 @@ BaselineName = Literal[
     "without-stages",
     "teacher",
     "without-teacher",
+    "alone",
 ]
 BASELINES: tuple[str, ...] = get_args(BaselineName)
 
@@ -43,7 +44,8 @@ class Judge(Settings):
     baselines: Literal["auto", "off"] | list[BaselineName] = "auto"
     """What to compare with, on the same rows and metric. `auto`: all that fit the task. `off`: no verdict. Only where
     they are asked for by name: `teacher` (its own answers; a student is rarely better, see `min_gain`) and
-    `without-teacher` (the same student trained once more, by the labels alone)."""
+    `without-teacher` (the same student trained once more, by the labels alone); for one of several `tasks`, `alone`
+    (the same training on its rows alone)."""
 
     slices: list[str] = Field(default_factory=list)
     """Columns of your files by whose values the primary metric is shown too: a language, a source, a customer. The 20

@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from tunesmith.errors import Fault, ModelError, RecipeError
-from tunesmith.recipe import Recipe
+from tunesmith.recipe.joint import page_of
 from tunesmith.recipe.reading import Located, faults_of, locate
 
 
@@ -30,7 +30,7 @@ def _placed(fault: Fault, located: Located) -> Fault:
     """The fault at the place of its key; unchanged where it names none."""
     key = fault.where or fault.message.partition(":")[0]
     path = tuple(key.split("."))
-    if path[0] not in Recipe.model_fields or " " in key:
+    if path[0] not in page_of(located.values).model_fields or " " in key:
         return fault
     message = f"{key}: {fault.message}" if fault.where else fault.message
     return Fault(located.place(path), message, fault.remedy)

@@ -25,6 +25,7 @@ from tunesmith.errors import Fault, RecipeError
 from tunesmith.folder import write_json, write_text
 from tunesmith.recipe import Recipe, methods, remedies, tasks
 from tunesmith.recipe.contradictions import contradictions
+from tunesmith.recipe.joint import AnyRecipe, JointRecipe, page_of
 from tunesmith.recipe.suggestions import KeyPath, dotted, nearest_setting, settings_at
 
 SCHEMA_FILE = Path(__file__).with_name("schema.json")
@@ -50,8 +51,8 @@ class Located:
         return self.places.get(path, self.places.get((), ""))
 
 
-def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
-    """Read a recipe file and apply `key=value` overrides. Paths come out absolute.
+def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> AnyRecipe:
+    """Read a recipe file, of one task or of several, and apply `key=value` overrides. Paths come out absolute.
 
     Raises:
         RecipeError: with one fault for each thing that is wrong.
@@ -63,6 +64,19 @@ def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     return recipe
 
 
+def read_single(path: str | Path) -> Recipe:
+    """Read a recipe that is of one task.
+
+    Raises:
+        RecipeError: it is of several.
+    """
+    recipe = read_recipe(path)
+    if isinstance(recipe, JointRecipe):
+        remedy = f"name one of them: {', '.join(f'tasks/{name}' for name in recipe.tasks)}"
+        raise RecipeError("this holds several tasks", str(path), remedy)
+    return recipe
+
+
 def locate(path: Path, overrides: Sequence[str] = ()) -> Located:
     """The raw values of a recipe file with its overrides, and where each stands."""
     located = parse_yaml(_text_of(path), str(path))
@@ -71,7 +85,7 @@ def locate(path: Path, overrides: Sequence[str] = ()) -> Located:
     return located
 
 
-def write_recipe(recipe: Recipe, path: Path) -> None:
+def write_recipe(recipe: AnyRecipe, path: Path) -> None:
     """Write a recipe with every choice in it, its paths as seen from the file."""
     values = recipe.relative_to(path.absolute().parent).model_dump(mode="json")
     write_text(path, f"{schema_line(path.absolute().parent)}\n{to_yaml(values)}")
@@ -250,11 +264,11 @@ def _put(target: Any, path: Sequence[str | int], value: Any) -> None:
     target[path[-1]] = value
 
 
-def check_recipe(located: Located) -> Recipe:
+def check_recipe(located: Located) -> AnyRecipe:
     """Check raw values against the settings; all faults in one error."""
     faults = [*located.faults, *contradictions(located.values, located.place)]
     try:
-        recipe = Recipe.model_validate(located.values)
+        recipe = page_of(located.values).model_validate(located.values)
     except ValidationError as error:
         faults.extend(faults_of(error, located))
         recipe = None
@@ -315,7 +329,7 @@ def _explain(path: KeyPath, details: list[dict[str, Any]], values: dict[str, Any
 
 def _default(path: KeyPath, values: dict[str, Any]) -> Any:
     """A setting's default, as one would write it; None where there is none to name."""
-    here = settings_at(path[:-1], values) if path else None
+    here = settings_at(path[:-1], values, page_of(values)) if path else None
     info = here.model_fields.get(str(path[-1])) if here else None
     default = info.default if info else None
     return default if isinstance(default, str | int | float) else None

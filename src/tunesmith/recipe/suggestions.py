@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from tunesmith.recipe import Recipe, Stage, methods, remedies, tasks
 from tunesmith.recipe.base import Settings
+from tunesmith.recipe.joint import Member, page_of
 
 KeyPath = tuple[str | int, ...]
 
@@ -23,9 +24,9 @@ def nearest_setting(path: KeyPath, values: dict[str, Any]) -> str:
     key = str(path[-1])
     if key in remedies.FOREIGN:
         return f'here it is "{remedies.FOREIGN[key]}"'
-    if "." in key and key.split(".")[0] in Recipe.model_fields:
+    if "." in key and key.split(".")[0] in page_of(values).model_fields:
         return f"write `{key.split('.')[0]}:` and below it, indented, the rest"
-    here = settings_at(path[:-1], values)
+    here = settings_at(path[:-1], values, page_of(values))
     names = list(here.model_fields) if here else []
     near = difflib.get_close_matches(key, names, n=1, cutoff=0.6)
     if near:
@@ -47,6 +48,8 @@ def settings_at(path: KeyPath, values: Any, root: type[Settings] = Recipe) -> ty
         return root
     if path[0] == "stages":
         return settings_at(path[2:], values["stages"][path[1]], Stage) if len(path) > 1 else None
+    if path[0] == "tasks":
+        return settings_at(path[2:], values["tasks"][path[1]], Member) if len(path) > 1 else None
     if path[0] in ("method", "task"):
         section = values.get(path[0])
         kind = section.get("kind", "") if isinstance(section, dict) else section

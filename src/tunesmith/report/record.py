@@ -11,7 +11,7 @@ from typing import Any
 from tunesmith import folder as folders
 from tunesmith.folder import RunFolder
 from tunesmith.recipe import Recipe
-from tunesmith.recipe.reading import read_recipe
+from tunesmith.recipe.reading import read_single
 
 Score = dict[str, float]
 """{"value", "low", "high"}: the estimate and its 95 % interval."""
@@ -175,7 +175,7 @@ def read_record(folder: RunFolder) -> Record:
     scores = folders.read_json(folder.scores)
     return Record(
         name=folder.path.absolute().name,
-        recipe=read_recipe(folder.recipe),
+        recipe=read_single(folder.recipe),
         manifest=folders.read_json(folder.manifest),
         notes=folders.read_json(folder.check),
         data=folders.read_json(folder.data),

@@ -102,7 +102,8 @@ class Task(Protocol):
     """The contract.
 
     `labels` names the outputs; `learn` sets it from the training rows, before `load`. `others` are models besides that
-    take part in the loss and do not move. `units` numbers what a cut of a
+    take part in the loss and do not move; `some_wait` says whether in some steps weights that move get no gradient.
+    `units` numbers what a cut of a
     batch must not split (pairs, groups); None where each row stands alone. `apart` numbers kinds of rows that no piece
     may hold together; None where there is one kind. An output is whatever `predict` gives for a
     row, before any decision; for a classifier its raw logits. `ranked` are all that could be answered for a row,
@@ -117,6 +118,7 @@ class Task(Protocol):
 
     labels: tuple[str, ...]
     others: tuple[Loaded, ...]
+    some_wait: bool
 
     def learn(self, rows: Sequence[Row]) -> None: ...
 
@@ -212,6 +214,7 @@ class UsualTask:
     labels. `needs_head_of_base` says whether the task only goes on with a head that the base has."""
 
     needs_head_of_base = False
+    some_wait = False
     others: tuple[Loaded, ...] = ()
 
     def count_bare(self, rows: Sequence[Row], examples: Sequence[Example], processor: Any) -> int:

@@ -45,6 +45,8 @@ class MultiTask:
     Examples carry the number of their task; a piece of a batch holds rows of one task alone.
     """
 
+    some_wait = True
+
     def __init__(self, parts: Mapping[str, Part]) -> None:
         self.parts = dict(parts)
         self._names = list(self.parts)
@@ -124,7 +126,8 @@ def count_per_row(task: Any, loaded: Loaded, examples: Sequence[Example]) -> flo
     with torch.no_grad():
         count = 0.0
         for example in first:
-            batch = {name: tensor.to(loaded.device) for name, tensor in task.collate([example], loaded.processor).items()}
+            batch = task.collate([example], loaded.processor)
+            batch = {name: tensor.to(loaded.device) for name, tensor in batch.items()}
             count += task.loss(loaded, task.prepare(loaded, batch)).count
     loaded.model.train(was_training)
     return max(count, 1e-9) / max(1, len(first))
