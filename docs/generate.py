@@ -10,9 +10,10 @@ from pydantic.fields import FieldInfo
 from tunesmith.errors import EXIT_CODES
 from tunesmith.recipe import Recipe, methods, tasks
 from tunesmith.recipe.base import Settings
+from tunesmith.recipe.joint import JointRecipe, Member
 
 PAGE = Path(__file__).with_name("recipe.md")
-SECTIONS = ("data", "teacher", "train", "judge", "deploy", "machine")
+SECTIONS = ("data", "teacher", "rehearsal", "train", "judge", "deploy", "machine")
 
 
 def reference() -> str:
@@ -24,6 +25,8 @@ def reference() -> str:
         settings = next(kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type))
         assert issubclass(settings, Settings)
         parts += [f"## {name}", "", " ".join((settings.__doc__ or "").split()), "", *table(settings)]
+    for title, settings in (("Several tasks", JointRecipe), ("tasks", Member)):
+        parts += [f"## {title}", "", " ".join((settings.__doc__ or "").split()), "", *table(settings)]
     for title, kinds in (("task", tasks.KINDS), ("method", methods.KINDS)):
         parts += [f"## {title}", ""]
         for kind, settings in kinds.items():

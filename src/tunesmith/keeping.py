@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Mapping
 from typing import Any
 
 from tunesmith import checkpoints
@@ -22,12 +23,17 @@ from tunesmith.rewrites import try_out
 from tunesmith.teaching import hashes_of
 
 
-def open_folder(work: Work, folder: RunFolder, voice: Voice) -> dict[str, Any]:
-    """Write recipe, notes and manifest; on a resume make sure that they are those of the run that began."""
+def open_folder(work: Work, folder: RunFolder, voice: Voice, others: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Write recipe, notes and manifest; on a resume make sure that they are those of the run that began.
+
+    Args:
+        others: hashes of what has a say besides data, base and teacher.
+    """
     splits = work.splits.named()
     base_hashes = work.base.hashes()
     taught_by = hashes_of(work.recipe.teacher)
-    identity = manifest.identity(work.recipe, work.splits.files, base_hashes, work.devices.world_size, taught_by)
+    says = {f"teacher.{name}": digest for name, digest in taught_by.items()} | dict(others or {})
+    identity = manifest.identity(work.recipe, work.splits.files, base_hashes, work.devices.world_size, says)
     began = folders.read_json(folder.manifest) if folder.exists and folder.manifest.exists() else None
     if began is not None:
         was = checkpoints.Checkpoint(folder.manifest, Progress(), began["identity"])

@@ -117,6 +117,8 @@ def settle(recipe: Recipe, material: Material, devices: Devices, voice: Voice, r
 
 def _fitting_rewrites(recipe: Recipe, models: Sequence[Loaded], devices: Devices) -> tuple[list[str], str]:
     """What fits all models of a step: a batch that is cut for one path may be far too large for the other."""
+    if recipe.rehearsal:
+        return [], "several tasks share one body"
     if recipe.teacher and recipe.teacher.hidden > 0:
         return [], "what the last layer makes of each token is compared with the teacher's"
     found = [rewrites.fitting(loaded, devices.device, recipe.method.virtual_tokens) for loaded in models]

@@ -24,9 +24,12 @@ from tunesmith.preparing import Work, apply_method, prepare, refuse_stops
 from tunesmith.recipe import Recipe
 from tunesmith.recipe.joint import AnyRecipe, JointRecipe
 from tunesmith.recipe.reading import read_recipe, write_recipe
+from tunesmith.recipe.rehearsal import OWN
+from tunesmith.rehearsing import remember
 from tunesmith.report import manifest
 from tunesmith.report.writing import write_report
 from tunesmith.teaching import start_of, with_teacher
+from tunesmith.together import Together, stand_alone
 from tunesmith.trackers import Trackers, require_installed
 
 SILENT = Voice()
@@ -124,13 +127,19 @@ def _lead(
     """The story, told by the first process."""
     work = prepare(recipe, devices, voice)
     refuse_stops(work.notes, accept)
-    record = open_folder(work, folder, voice)
+    memory = remember(recipe, work, voice) if recipe.rehearsal else None
+    record = open_folder(work, folder, voice, memory.hashes() if memory else {})
     baselines = fit_baselines(work, folder, voice)
     _hand_over(work, folder)
     used = [trial["name"] for trial in record["rewrites"] if trial["used"]]
-    fit = Fit(work.recipe, folder, devices, work.loaded, work.method, work.task, record["identity"], voice, stop, used)
+    together = memory.join(work) if memory else Together(work.loaded, work.method, work.task)
+    examples = memory.examples(together, work) if memory else work.examples["train"]
+    learner = (together.loaded, together.method, together.task)
+    fit = Fit(work.recipe, folder, devices, *learner, record["identity"], voice, stop, used)
     trackers.start(work.recipe.track)
-    progress = fit_and_take_best(fit, work.examples["train"], work.steps, [held_of(work)])
+    progress = fit_and_take_best(fit, examples, work.steps, [held_of(work)], memory.order if memory else None)
+    if memory:
+        stand_alone(work, together.view(OWN))
     decision = score_validation(work, folder)
     if work.recipe.train.refit:
         _refit(fit, work, folder, progress.best_step)
@@ -139,6 +148,8 @@ def _lead(
     save_model(work, folder, decision)
     voice.stage("judging")
     judge_run(work, folder, baselines, decision)
+    if memory:
+        memory.judge(together, folder, fit, progress)
     fit.warnings += trackers.end()
     record |= closing_record(work, folder, fit, progress)
     folders.write_json(folder.manifest, record)

@@ -24,7 +24,7 @@ class Together:
 
     loaded: Loaded
     method: Any
-    task: MultiTask
+    task: Any
 
     def examples(self, of_each: Mapping[str, Sequence[Example]]) -> list[Example]:
         """The rows of all tasks, the first task's first, each marked as its task's own."""

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from workbench import EVERY_METHOD, TASKS
 
 import tiny
 from tunesmith import loop, methods, tasks
@@ -25,7 +26,6 @@ from tunesmith.preparing import apply_method
 from tunesmith.recipe import Settings
 from tunesmith.tasks.contract import Limit
 from tunesmith.tasks.multitask import MultiTask, Part, count_per_row
-from workbench import EVERY_METHOD, TASKS
 
 KINDS = ("token-classification", "text-classification", "question-answering")
 """The first brings a body without a pooler, the second needs one."""

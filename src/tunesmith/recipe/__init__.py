@@ -28,6 +28,7 @@ from tunesmith.recipe.methods import (
     Prompt,
     Qlora,
 )
+from tunesmith.recipe.rehearsal import Rehearsal, require_rehearsable
 from tunesmith.recipe.tasks import (
     KEEP_THEIR_HEAD,
     LanguageModeling,
@@ -66,6 +67,7 @@ __all__ = [
     "Qlora",
     "QuestionAnswering",
     "Recipe",
+    "Rehearsal",
     "SentenceSimilarity",
     "Settings",
     "Stage",
@@ -158,6 +160,9 @@ class Recipe(Settings):
     teacher: Teacher | None = None
     """A tuned model to learn from beside the labels, and to cut a smaller one from."""
 
+    rehearsal: Rehearsal | None = None
+    """Earlier tasks that are not to be forgotten."""
+
     train: Train = Train()
     """How long and how fast."""
 
@@ -187,6 +192,8 @@ class Recipe(Settings):
         require_method(self.task, self.method)
         if self.teacher:
             require_teachable(self)
+        if self.rehearsal:
+            require_rehearsable(self)
         return self
 
     @property
@@ -248,8 +255,10 @@ class Recipe(Settings):
         """A copy in which `change` was applied to every path (and to `model` where that is a path)."""
         stages = [stage.but(data=moved(stage.data, change)) for stage in self.stages]
         teacher = self.teacher and self.teacher.but(model=change(self.teacher.model))
+        runs = [change(run) for run in self.rehearsal.runs] if self.rehearsal else []
         model = change(self.model) if is_path(self.model) else self.model
         return self.but(
+            rehearsal=self.rehearsal and self.rehearsal.but(runs=runs),
             data=moved(self.data, change),
             stages=stages,
             teacher=teacher,

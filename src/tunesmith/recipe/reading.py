@@ -349,13 +349,23 @@ def schema() -> dict[str, Any]:
     """The JSON Schema of a recipe, as shipped in `tunesmith/recipe/schema.json`."""
     from pydantic.json_schema import GenerateJsonSchema
 
-    made = Recipe.model_json_schema(schema_generator=GenerateJsonSchema)
+    single, several = (page.model_json_schema(schema_generator=GenerateJsonSchema) for page in (Recipe, JointRecipe))
+    shared = {**single.pop("$defs"), **several.pop("$defs")}
+    for page in (single, several, shared["Member"], shared["Stage"]):
+        _allow_bare_kinds(page["properties"])
+    pages = {"if": {"required": ["tasks"]}, "then": {"$ref": "#/$defs/JointRecipe"}, "else": {"$ref": "#/$defs/Recipe"}}
+    made = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Recipe", **pages}
+    return {**made, "$defs": {**shared, "Recipe": single, "JointRecipe": several}}
+
+
+def _allow_bare_kinds(properties: dict[str, Any]) -> None:
+    """`method: lora` besides the mapping."""
     for section in ("method", "task"):
-        inner = made["properties"][section]
-        default = {key: inner.pop(key) for key in ("default", "description") if key in inner}
-        kinds = list(methods.KINDS if section == "method" else tasks.KINDS)
-        made["properties"][section] = {"anyOf": [{"enum": kinds}, inner], **default}
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Recipe", **made}
+        if section in properties:
+            inner = properties[section]
+            default = {key: inner.pop(key) for key in ("default", "description") if key in inner}
+            kinds = list(methods.KINDS if section == "method" else tasks.KINDS)
+            properties[section] = {"anyOf": [{"enum": kinds}, inner], **default}
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ import importlib.metadata
 import os
 import platform
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -24,7 +25,7 @@ PACKAGES = (
 )
 
 PLACES = (("data", "train"), ("data", "validation"), ("data", "test"), ("output",), ("model",),
-          ("teacher", "model"))  # fmt: skip
+          ("teacher", "model"), ("rehearsal", "runs"))  # fmt: skip
 """Keys that say where things lie. Identity goes by their content, so that a run folder can be moved."""
 
 ONLOOKERS = (("track",),)
@@ -76,10 +77,10 @@ def identity(
     files: dict[str, str],
     base_hashes: dict[str, str],
     world_size: int,
-    teacher_hashes: dict[str, str],
+    other_hashes: Mapping[str, str],
 ) -> dict[str, Any]:
-    """What makes a run this run, as flat fields: every setting that acts, data, base and teacher by hash, and the
-    ranks."""
+    """What makes a run this run, as flat fields: every setting that acts, data, base and what else has a say by hash,
+    and the ranks."""
     fields: dict[str, Any] = {}
     for section, values in recipe.model_dump(mode="json").items():
         flat = values.items() if isinstance(values, dict) else [(None, values)]
@@ -89,5 +90,4 @@ def identity(
                 fields[".".join(path)] = value
     fields |= {f"data.{split}.sha256": digest for split, digest in files.items()}
     fields |= {f"model.{name}": digest for name, digest in base_hashes.items()}
-    fields |= {f"teacher.{name}": digest for name, digest in teacher_hashes.items()}
-    return {**fields, "processes": world_size}
+    return {**fields, **other_hashes, "processes": world_size}

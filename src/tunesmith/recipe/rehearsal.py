@@ -1,0 +1,66 @@
+"""Settings of a training that keeps earlier tasks in mind."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from tunesmith.recipe.base import Settings, Share
+
+REHEARSED = ("text-classification", "token-classification", "image-classification")
+"""Kinds of task whose tuned heads can ride along."""
+
+OWN = "own"
+"""The name of the recipe's own task beside those of earlier runs."""
+
+_ODD = re.compile(r"[^A-Za-z0-9_-]+")
+
+
+class Rehearsal(Settings):
+    """Earlier tasks that are not to be forgotten while a new one is learned. Their heads ride along on the body that
+    moves, rows of theirs are mixed in, and how well they are still done is measured at the end."""
+
+    runs: Annotated[list[str], Field(min_length=1)]
+    """Run folders of the earlier tasks, in the order in which they were learned. The recipe's `model` is the last of
+    them, usually. Rows are read from the data that each was trained on."""
+
+    share: Share = 0.05
+    """Of the rows of an epoch, the share that is theirs, shared out among them by their numbers of rows. 0: none; then
+    the new task is learned as if they were not there, and what that costs them is still measured."""
+
+
+def name_of(run: str) -> str:
+    """What an earlier run is called among the tasks of a training."""
+    return _ODD.sub("-", os.path.basename(os.path.normpath(run)))
+
+
+def require_rehearsable(recipe: Any) -> None:
+    """Raise ValueError, its key first, where a recipe cannot keep earlier tasks in mind."""
+    if recipe.task.kind not in REHEARSED:
+        raise ValueError(f"rehearsal: not for {recipe.task.kind}; its tasks are {', '.join(REHEARSED)}")
+    if reason := _obstacle(recipe):
+        raise ValueError(f"rehearsal: {reason}")
+    _require_names([name_of(run) for run in recipe.rehearsal.runs])
+
+
+def _obstacle(recipe: Any) -> str:
+    reasons = {
+        "not with stages; give each task a recipe of its own": bool(recipe.stages),
+        "not with a teacher": recipe.teacher is not None,
+        "not with train.refit": recipe.train.refit,
+        "not with several processes": recipe.machine.processes > 1,
+        "not with rewrites that are asked for by name": isinstance(recipe.train.rewrites, list)
+        and bool(recipe.train.rewrites),
+        f"not with method {recipe.method.kind}": recipe.method.kind in ("prefix", "prompt", "qlora"),
+    }
+    return next((reason for reason, holds in reasons.items() if holds), "")
+
+
+def _require_names(names: Sequence[str]) -> None:
+    for name in names:
+        if name == OWN or names.count(name) > 1:
+            raise ValueError(f"rehearsal.runs: tasks go by the names of their folders, and {name!r} is taken")

@@ -1,0 +1,127 @@
+"""Where a run keeps earlier tasks in mind: they are read, ride along, and are judged again."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from tunesmith import folder as folders
+from tunesmith.checkpoints import Progress
+from tunesmith.data.loading import hash_of
+from tunesmith.data.mixing import MixedOrder, quotas_beside
+from tunesmith.errors import DataError, ModelError
+from tunesmith.fitting import Fit, Voice
+from tunesmith.folder import RunFolder
+from tunesmith.keeping import open_folder
+from tunesmith.open import Run
+from tunesmith.preparing import Work, prepare
+from tunesmith.recipe import Recipe
+from tunesmith.recipe.reading import read_single
+from tunesmith.recipe.rehearsal import OWN, REHEARSED, name_of
+from tunesmith.several import finish
+from tunesmith.tasks.contract import Example
+from tunesmith.together import Together, join_works, order_of, stand_alone
+
+EARLIER = "earlier"
+"""Where in a run folder earlier tasks stand, each a run folder of its own."""
+
+
+@dataclass
+class Memory:
+    """The earlier tasks of a run."""
+
+    works: dict[str, Work]
+    order: MixedOrder
+
+    def join(self, own: Work) -> Together:
+        """One model for the run's own task and the earlier ones, around the own one's body."""
+        return join_works({OWN: own, **self.works})
+
+    def examples(self, together: Together, own: Work) -> list[Example]:
+        """The training rows of all tasks, the own one's first."""
+        return together.examples({name: work.examples["train"] for name, work in {OWN: own, **self.works}.items()})
+
+    def hashes(self) -> dict[str, str]:
+        """SHA-256 of everything that earlier tasks bring along: where they begin, and their rows."""
+        found: dict[str, str] = {}
+        for name, work in self.works.items():
+            found |= {f"rehearsal.{name}.model.{file}": digest for file, digest in work.base.hashes().items()}
+            found |= {f"rehearsal.{name}.{split}": digest for split, digest in work.splits.files.items()}
+        return found
+
+    def judge(self, together: Together, folder: RunFolder, fit: Fit, progress: Progress) -> None:
+        """Judge every earlier task as it is done now, in a run folder of its own."""
+        for name, work in self.works.items():
+            fit.voice.stage(f"judging {name}")
+            place = RunFolder(work.recipe.output)
+            record = open_folder(work, place, Voice())
+            stand_alone(work, together.view(name))
+            folders.write_lines(place.steps, folders.lines(folder.steps))
+            finish(work, place, record, {}, fit, progress)
+
+
+def remember(recipe: Recipe, own: Work, voice: Voice) -> Memory:
+    """Read and encode the earlier tasks' rows. The own work's steps are those of the mixed epochs from now on.
+
+    Args:
+        recipe: as it was given, before any `auto` was worked out.
+
+    Raises:
+        ModelError: an earlier run is not there, or is of a kind that cannot be rehearsed.
+        DataError: its rows are no longer those that it was trained on.
+    """
+    assert recipe.rehearsal is not None
+    works = {}
+    for run in recipe.rehearsal.runs:
+        name = name_of(run)
+        voice.say(f"== earlier task {name}")
+        works[name] = _prepare(Run(run), _recipe_of(own.recipe, Run(run), name), own, voice)
+    sizes = [len(work.examples["train"]) for work in (own, *works.values())]
+    order = order_of(own.recipe, sizes, quotas_beside(sizes[0], sizes[1:], recipe.rehearsal.share))
+    asked = recipe.train
+    steps = asked.steps or max(1, round(asked.epochs * order.steps_per_epoch))
+    evaluate = order.steps_per_epoch if asked.evaluate_every == "auto" else asked.evaluate_every
+    checkpoint = evaluate if asked.checkpoint_every == "auto" else asked.checkpoint_every
+    for work in (own, *works.values()):
+        train = {"steps": steps, "evaluate_every": evaluate, "checkpoint_every": checkpoint}
+        work.recipe = work.recipe.but(train=work.recipe.train.but(**train))
+    return Memory(works, order)
+
+
+def _recipe_of(own: Recipe, run: Run, name: str) -> Recipe:
+    """An earlier task as part of this run: its own task, rows and limit, this run's method and course."""
+    if not run.folder.exists:
+        raise ModelError("rehearsal.runs: no run in this folder", str(run.folder.path), "name a finished run folder")
+    was = read_single(run.folder.recipe)
+    if was.task.kind not in REHEARSED:
+        remedy = f"leave it out; those that can be rehearsed are {', '.join(REHEARSED)}"
+        raise ModelError(f"rehearsal.runs: a run for {was.task.kind}", str(run.folder.path), remedy)
+    limits = {"max_length": was.train.max_length, "long_text": was.train.long_text}
+    return own.but(
+        model=_newest(own, run, name),
+        task=was.task,
+        data=was.data,
+        train=own.train.but(**limits, rewrites="off"),
+        judge=was.judge.but(baselines="off", slices=[]),
+        deploy=type(own.deploy)(),
+        rehearsal=None,
+        track=[],
+        output=os.path.join(own.output, EARLIER, name),
+    )
+
+
+def _newest(own: Recipe, run: Run, name: str) -> str:
+    """Where an earlier task's head stands now: beside the run that this one starts from, if it rode along there."""
+    beside = Path(own.model) / EARLIER / name
+    return str(beside if (beside / folders.RunFolder(beside).recipe.name).exists() else run.folder.path)
+
+
+def _prepare(run: Run, recipe: Recipe, own: Work, voice: Voice) -> Work:
+    work = prepare(recipe, own.devices, voice)
+    was = run.manifest["data"]
+    for split, rows in work.splits.named().items():
+        if split in was and hash_of(rows, work.recipe.task.columns) != was[split]["rows_sha256"]:
+            remedy = "put back the files that it was trained on, or leave the run out"
+            raise DataError(f"its {split} rows are no longer those of this run", str(run.folder.path), remedy)
+    return work

@@ -1,0 +1,281 @@
+"""A recipe of several tasks is one training and as many runs; a rehearsal keeps earlier runs' tasks on the new body."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from workbench import recipe_of, run_tiny
+
+import tiny
+from tunesmith.checking import check
+from tunesmith.errors import CheckpointError, DataError, RecipeError
+from tunesmith.fitting import Voice
+from tunesmith.folder import RunFolder, lines, read_json
+from tunesmith.open import Run
+from tunesmith.recipe.joint import JointRecipe
+from tunesmith.recipe.reading import Located, check_recipe, read_recipe, write_recipe
+from tunesmith.run import resume, run
+
+Bases = Callable[..., Path]
+COURSE: dict[str, Any] = {"steps": 6, "evaluate_every": 3, "batch_size": 8, "precision": "fp32", "learning_rate": 3e-3}
+OTHERS = ("please", "help", "wrong")
+
+
+class Breaker(Voice):
+    """Stops the work at its n-th step."""
+
+    def __init__(self, at: int) -> None:
+        self.left = at
+
+    def step(self, step: Any, total: int) -> None:
+        self.left -= 1
+        if self.left == 0:
+            raise ZeroDivisionError
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> dict[str, Path]:
+    """Two label sets and entities."""
+    return {
+        "banking": tiny.write_rows(tmp_path / "banking.jsonl", tiny.make_rows(60)),
+        "other": tiny.write_rows(tmp_path / "other.jsonl", tiny.make_rows(30, seed=1, labels=OTHERS)),
+        "names": tiny.write_rows(tmp_path / "names.jsonl", tiny.make_entity_rows(40)),
+    }
+
+
+def joint(base: Path, rows: dict[str, Path], output: Path, **sections: Any) -> JointRecipe:
+    values: dict[str, Any] = {
+        "model": str(base),
+        "tasks": {
+            "banking": {"data": {"train": str(rows["banking"])}, "judge": {"baselines": ["majority"]}},
+            "names": {
+                "task": "token-classification", "data": {"train": str(rows["names"])}, "judge": {"baselines": "off"},
+            },
+        },
+        "train": COURSE,
+        "machine": {"threads": 1},
+        "output": str(output),
+        **sections,
+    }  # fmt: skip
+    return JointRecipe.model_validate(values)
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    [file] = (folder / "model").glob("*.safetensors")
+    return load_file(file)
+
+
+def same(one: Path, other: Path) -> bool:
+    mine, theirs = weights(one), weights(other)
+    return mine.keys() == theirs.keys() and all(torch.equal(mine[name], theirs[name]) for name in mine)
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_each_task_becomes_a_run_that_plain_transformers_opens(
+    bases: Bases, rows: dict[str, Path], tmp_path: Path, method: str
+) -> None:
+    finished = run(joint(bases("bert"), rows, tmp_path / "run", method=method))
+    assert set(finished.scores["tasks"]) == {"banking", "names"}
+    assert finished.manifest["finished"] and (tmp_path / "run" / "report.html").exists()
+    recorded = lines(finished.folder.evaluations)
+    for name in ("banking", "names"):
+        one = Run(tmp_path / "run" / "tasks" / name)
+        assert one.manifest["finished"] and one.verdict["why"]
+        assert [row["scores"] for row in lines(one.folder.evaluations)] == [
+            row["tasks"][name]["scores"] for row in recorded
+        ]
+        assert one.predict([("card lost",)])
+    if method == "full":
+        from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
+
+        autos = {"banking": AutoModelForSequenceClassification, "names": AutoModelForTokenClassification}
+        opened = {n: auto.from_pretrained(tmp_path / "run" / "tasks" / n / "model") for n, auto in autos.items()}
+        bodies = [dict(model.bert.named_parameters()) for model in opened.values()]
+        shared = bodies[0].keys() & bodies[1].keys()
+        assert len(shared) > 30 and all(torch.equal(bodies[0][name], bodies[1][name]) for name in shared)
+
+
+@pytest.mark.parametrize("at", [2, 5])
+def test_an_interrupted_run_of_several_tasks_goes_on(
+    bases: Bases, rows: dict[str, Path], tmp_path: Path, at: int
+) -> None:
+    """At the second step and behind the first checkpoint: the same bytes as in one go."""
+    run(joint(bases("bert"), rows, tmp_path / "straight"))
+    with pytest.raises(ZeroDivisionError):
+        run(joint(bases("bert"), rows, tmp_path / "broken"), voice=Breaker(at))
+    again = resume(tmp_path / "broken")
+    assert again.manifest["resumed_from"] == (3 if at > 3 else 0)
+    for name in ("banking", "names"):
+        assert same(tmp_path / "straight" / "tasks" / name, tmp_path / "broken" / "tasks" / name)
+
+
+def test_a_changed_task_is_refused(bases: Bases, rows: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError):
+        run(joint(bases("bert"), rows, tmp_path / "run"), voice=Breaker(4))
+    tiny.write_rows(rows["names"], tiny.make_entity_rows(39))
+    with pytest.raises(CheckpointError, match=r"data\.train\.sha256"):
+        resume(tmp_path / "run")
+
+
+def test_a_task_alone_is_trained_beside_and_is_what_that_training_is(
+    bases: Bases, rows: dict[str, Path], tmp_path: Path
+) -> None:
+    recipe = joint(bases("bert"), rows, tmp_path / "run")
+    member = recipe.tasks["banking"].but(judge=recipe.tasks["banking"].judge.but(baselines=["alone"]))
+    recipe = recipe.but(tasks={**recipe.tasks, "banking": member})
+    run(recipe)
+    by_hand = run_tiny(
+        bases("bert"), rows["banking"], tmp_path / "by_hand", train={**COURSE}, judge={"baselines": "off"}
+    )
+    assert same(tmp_path / "run" / "alone" / "banking", by_hand.folder.path)
+    verdict = Run(tmp_path / "run" / "tasks" / "banking").verdict
+    assert verdict["over"] == "alone"
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"method": "prefix"}, "method.kind: prefix is not for several tasks"),
+        ({"method": "auto"}, "method.kind: auto"),
+        ({"train": {"refit": True}}, "train.refit"),
+        ({"train": {"rewrites": ["flat-batch"]}}, "train.rewrites"),
+        ({"temperature": 0.5}, "temperature"),
+        ({"data": {"train": "x.jsonl"}}, "data: no such setting"),
+    ],
+)
+def test_what_several_tasks_cannot_have_is_refused(change: dict[str, Any], told: str) -> None:
+    tasks = {"one": {"data": {"train": "a.jsonl"}}, "two": {"data": {"train": "b.jsonl"}}}
+    with pytest.raises(RecipeError, match=told):
+        check_recipe(Located(values={"model": "m", "tasks": tasks, **change}))
+
+
+@pytest.mark.parametrize(
+    ("member", "told"),
+    [
+        ({"task": "language-modeling"}, r"tasks\.two\.task: language-modeling cannot share a body"),
+        ({"task": "image-classification"}, "tasks: a body reads images or texts"),
+        ({"weight": 2}, r"tasks\.one\.weight: missing"),
+        ({"weigth": 2}, r'did you mean "weight"'),
+        ({"judge": {"primary": "rouge_l"}}, "judge.primary"),
+    ],
+)
+def test_a_member_is_checked_as_a_recipe_is(member: dict[str, Any], told: str) -> None:
+    tasks = {"one": {"data": {"train": "a.jsonl"}}, "two": {"data": {"train": "b.jsonl"}, **member}}
+    with pytest.raises(RecipeError) as caught:
+        check_recipe(Located(values={"model": "m", "tasks": tasks}))
+    assert any(re.search(told, str(fault)) for fault in caught.value.faults)
+
+
+def test_a_recipe_of_several_tasks_round_trips(rows: dict[str, Path], tmp_path: Path) -> None:
+    recipe = joint(tmp_path, rows, tmp_path / "run", temperature=2.0)
+    write_recipe(recipe, tmp_path / "recipe.yaml")
+    assert read_recipe(tmp_path / "recipe.yaml") == recipe
+
+
+@pytest.mark.parametrize(
+    ("temperature", "weights", "quotas"),
+    [(1.0, (None, None), (54, 36)), (1000.0, (None, None), (45, 45)), (1.0, (1.0, 5.0), (15, 75))],
+)
+def test_rows_are_mixed_as_the_recipe_says(
+    bases: Bases, rows: dict[str, Path], tmp_path: Path, temperature: float, weights: Any, quotas: tuple[int, int]
+) -> None:
+    """By size, evenly, by weight: what is taken in an epoch of 90 rows."""
+    recipe = joint(bases("bert"), rows, tmp_path / "run", temperature=temperature, train={**COURSE, "steps": 1})
+    members = zip(recipe.tasks.items(), weights, strict=True)
+    finished = run(recipe.but(tasks={name: member.but(weight=weight) for (name, member), weight in members}))
+    told = finished.manifest["tasks"]
+    assert tuple(one["quota"] for one in told.values()) == quotas
+    assert tuple(one["rows"] for one in told.values()) == (54, 36)
+    with pytest.raises(CheckpointError, match="a run of several tasks"):
+        finished.predict(["card"])
+
+
+def test_check_speaks_of_each_task(bases: Bases, rows: dict[str, Path], tmp_path: Path) -> None:
+    notes, choices, _ = check(joint(bases("bert"), rows, tmp_path / "run"))
+    assert {note.message.partition(":")[0] for note in notes} == {"banking", "names"}
+    assert any(choice.key == "machine.device" for choice in choices)
+
+
+def remembering(base: Path, rows: Path, output: Path, runs: list[Path], share: float, **sections: Any) -> Any:
+    rehearsal = {"runs": [str(run) for run in runs], "share": share}
+    return recipe_of(base, rows, output, train=COURSE, rehearsal=rehearsal, **sections)
+
+
+@pytest.fixture
+def first(bases: Bases, rows: dict[str, Path], tmp_path: Path) -> Path:
+    """A run of the first task."""
+    return run_tiny(bases("bert"), rows["banking"], tmp_path / "first", train={**COURSE, "steps": 30}).folder.path
+
+
+def test_without_a_share_the_new_task_is_learned_as_if_nothing_were_remembered(
+    first: Path, rows: dict[str, Path], tmp_path: Path
+) -> None:
+    """Bit for bit; and the earlier task's head, which no row of its own has moved, is what it was."""
+    naive = run(remembering(first, rows["other"], tmp_path / "naive", [first], 0.0))
+    plain = run_tiny(first, rows["other"], tmp_path / "plain", train={**COURSE, "rewrites": "off"})
+    assert same(naive.folder.path, plain.folder.path)
+    was, now = weights(first), weights(tmp_path / "naive" / "earlier" / "first")
+    assert torch.equal(was["classifier.weight"], now["classifier.weight"])
+    moved, own = now["bert.encoder.layer.0.output.dense.weight"], weights(naive.folder.path)
+    assert not torch.equal(was["bert.encoder.layer.0.output.dense.weight"], moved)
+    assert torch.equal(own["bert.encoder.layer.0.output.dense.weight"], moved)
+
+
+def test_rehearsal_moves_the_earlier_head_and_goes_on_where_it_was_cut(
+    first: Path, rows: dict[str, Path], tmp_path: Path
+) -> None:
+    straight = run(remembering(first, rows["other"], tmp_path / "straight", [first], 0.4))
+    earlier = tmp_path / "straight" / "earlier" / "first"
+    assert not torch.equal(weights(first)["classifier.weight"], weights(earlier)["classifier.weight"])
+    assert Run(earlier).scores["validation"]["accuracy"]["value"] > 0.3
+    assert next(step["rows"] for step in lines(straight.folder.steps)) == COURSE["batch_size"]
+    with pytest.raises(ZeroDivisionError):
+        run(remembering(first, rows["other"], tmp_path / "broken", [first], 0.4), voice=Breaker(5))
+    resume(tmp_path / "broken")
+    assert same(tmp_path / "straight", tmp_path / "broken")
+    assert same(earlier, tmp_path / "broken" / "earlier" / "first")
+
+
+def test_a_third_task_takes_the_heads_where_the_second_left_them(
+    first: Path, rows: dict[str, Path], tmp_path: Path
+) -> None:
+    second = run(remembering(first, rows["other"], tmp_path / "second", [first], 0.4)).folder.path
+    third = run(
+        remembering(second, rows["names"], tmp_path / "third", [first, second], 0.0, task="token-classification")
+    )
+    for name, was in (("first", second / "earlier" / "first"), ("second", second)):
+        now = weights(tmp_path / "third" / "earlier" / name)
+        assert torch.equal(now["classifier.weight"], weights(was)["classifier.weight"])
+    assert third.manifest["finished"]
+    assert RunFolder(tmp_path / "third" / "earlier" / "first").scores.exists()
+
+
+def test_rows_that_are_no_longer_those_of_the_earlier_run_are_refused(
+    first: Path, rows: dict[str, Path], tmp_path: Path
+) -> None:
+    tiny.write_rows(rows["banking"], tiny.make_rows(59))
+    with pytest.raises(DataError, match="no longer those of this run"):
+        run(remembering(first, rows["other"], tmp_path / "run", [first], 0.1))
+    assert not read_json(RunFolder(first).manifest).get("rehearsal")
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"task": "language-modeling"}, "rehearsal: not for language-modeling"),
+        ({"train": {"refit": True}}, "rehearsal: not with train.refit"),
+        ({"machine": {"processes": 2}}, "rehearsal: not with several processes"),
+        ({"method": "prompt"}, "rehearsal: not with method prompt"),
+        ({"rehearsal": {"runs": ["a/x", "b/x"]}}, "rehearsal.runs: .* 'x' is taken"),
+    ],
+)
+def test_what_cannot_be_rehearsed_is_refused(change: dict[str, Any], told: str) -> None:
+    values = {"model": "m", "data": {"train": "a.jsonl"}, "rehearsal": {"runs": ["runs/x"]}, **change}
+    with pytest.raises(RecipeError, match=told):
+        check_recipe(Located(values=values))
