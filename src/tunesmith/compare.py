@@ -23,7 +23,8 @@ def compare(paths: Sequence[str]) -> dict[str, Any]:
 
     Returns:
         {"primary", "split", "rows", "runs": [{"run", "method", "score", "difference", ...}]}: best first; each
-        `difference` is that run minus the best, with a paired 95 % interval.
+        `difference` is that run minus the best, with a paired 95 % interval. Where any run was scored on earlier tasks
+        each run has "forgetting", too: its mean over these, None where it is not known.
 
     Raises:
         CheckpointError: a run is not finished, or was judged on other rows or by another task.
@@ -50,6 +51,9 @@ def compare(paths: Sequence[str]) -> dict[str, Any]:
         mine = measures[run["run"]]
         shown |= {"score": score({primary: mine})[primary], "difference": difference(mine, best)}
         table.append(shown)
+    if any(run["continual"] for run in runs):
+        for shown, run in zip(table, runs, strict=True):
+            shown["forgetting"] = (run["continual"] or {}).get("forgetting")
     return {"primary": primary, "split": first["split"], "rows": len(first["predictions"]), "runs": table}
 
 
@@ -88,5 +92,6 @@ def _read(path: str) -> dict[str, Any]:
         "seconds": manifest["cost"]["training_seconds"],
         "peak_memory_bytes": manifest["cost"]["peak_memory_bytes"],
         "model_bytes": manifest["cost"]["model_bytes"],
+        "continual": folders.read_json(folder.audits).get("continual"),
         "predictions": read_predictions(folder, split),
     }

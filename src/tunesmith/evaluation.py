@@ -83,24 +83,16 @@ def score(measures: Mapping[str, Measure]) -> dict[str, Score]:
     num_rows = next(iter(measures.values())).num_rows if measures else 0
     if num_rows == 0:
         return {}
-    scores: dict[str, Score] = {}
-    draws = {name: np.empty(RESAMPLES) for name in measures}
-    for part, weights in _resamples(num_rows):
-        for name, measure in measures.items():
-            draws[name][part] = measure.resampled(weights)
-    for name, measure in measures.items():
-        scores[name] = _interval(measure(), draws[name])
-    return scores
+    draws = resampled(list(measures.values()))
+    return {name: interval(measure(), drawn) for (name, measure), drawn in zip(measures.items(), draws, strict=True)}
 
 
 def difference(mine: Measure, theirs: Measure) -> Score:
     """Mine minus theirs on the same rows, with a paired 95 % interval: both see the same resampled rows."""
     if mine.num_rows != theirs.num_rows:
         raise ValueError("a paired difference needs the same rows on both sides")
-    draws = np.empty(RESAMPLES)
-    for part, weights in _resamples(mine.num_rows):
-        draws[part] = mine.resampled(weights) - theirs.resampled(weights)
-    return _interval(mine() - theirs(), draws)
+    my_draws, their_draws = resampled([mine, theirs])
+    return interval(mine() - theirs(), my_draws - their_draws)
 
 
 def mean_of(scores: Sequence[Score]) -> Score:
@@ -114,14 +106,25 @@ def mean_of(scores: Sequence[Score]) -> Score:
     return {"value": value, "low": value - below, "high": value + above}
 
 
-def _interval(value: float, draws: np.ndarray) -> Score:
+def resampled(measures: Sequence[Measure], stream: int = 0) -> list[np.ndarray]:
+    """(RESAMPLES,) values of each measure of the same rows, all on the same resampled rows; those of another `stream`
+    are drawn on their own, as rows of another kind must be."""
+    draws = [np.empty(RESAMPLES) for _ in measures]
+    for part, weights in _resamples(measures[0].num_rows, stream) if measures else ():
+        for measure, drawn in zip(measures, draws, strict=True):
+            drawn[part] = measure.resampled(weights)
+    return draws
+
+
+def interval(value: float, draws: np.ndarray) -> Score:
+    """A value with its 95 % percentile interval."""
     low, high = np.quantile(draws, [(1 - INTERVAL) / 2, (1 + INTERVAL) / 2])
     return {"value": value, "low": float(low), "high": float(high)}
 
 
-def _resamples(num_rows: int) -> Iterator[tuple[slice, np.ndarray]]:
+def _resamples(num_rows: int, stream: int = 0) -> Iterator[tuple[slice, np.ndarray]]:
     """How often each row is drawn in each resample, in parts of bounded memory: (slice, (resamples, rows) counts)."""
-    generator = np.random.Generator(np.random.Philox(key=[BOOTSTRAP_SEED, num_rows]))
+    generator = np.random.Generator(np.random.Philox(key=[BOOTSTRAP_SEED + stream, num_rows]))
     size = max(1, min(RESAMPLES, 20_000_000 // max(1, num_rows)))
     for start in range(0, RESAMPLES, size):
         many = min(size, RESAMPLES - start)

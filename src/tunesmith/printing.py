@@ -194,7 +194,8 @@ def print_comparison(result: Mapping[str, Any], as_json: bool) -> None:
         return
     typer.echo(f"{result['primary']} on {result['rows']:,} {result['split']} rows, with 95 % intervals; best first")
     header = f"{'run':<28}{'method':<26}{'score':<26}{'minus the best (paired)':<30}{'moving':>12}"
-    typer.echo(header + f"{'seconds':>9}{'peak MB':>9}{'disk MB':>9}")
+    remembers = any("forgetting" in row for row in result["runs"])
+    typer.echo(header + f"{'seconds':>9}{'peak MB':>9}{'disk MB':>9}" + ("  forgetting" if remembers else ""))
     for row in result["runs"]:
         s, d = row["score"], row["difference"]
         typer.echo(
@@ -202,8 +203,16 @@ def print_comparison(result: Mapping[str, Any], as_json: bool) -> None:
             f"{s['value']:.4f} [{s['low']:.4f}, {s['high']:.4f}]  "
             f"{d['value']:+.4f} [{d['low']:+.4f}, {d['high']:+.4f}]   "
             f"{row['trainable']:>12,}{row['seconds']:>9.0f}{row['peak_memory_bytes'] / 1e6:>9.0f}"
-            f"{row['model_bytes'] / 1e6:>9.1f}"
+            f"{row['model_bytes'] / 1e6:>9.1f}{_forgetting(row) if remembers else ''}"
         )
+
+
+def _forgetting(row: Mapping[str, Any]) -> str:
+    found = row["forgetting"]
+    if found is None:
+        return "  not known"
+    between = "" if found["low"] is None else f" [{found['low']:+.4f}, {found['high']:+.4f}]"
+    return f"  {found['value']:+.4f}{between}"
 
 
 def _short(text: str, width: int) -> str:

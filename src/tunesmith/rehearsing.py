@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from tunesmith.recipe.reading import read_single
 from tunesmith.recipe.rehearsal import OWN, REHEARSED, name_of
 from tunesmith.several import finish
 from tunesmith.tasks.contract import Example
-from tunesmith.together import Together, join_works, order_of, stand_alone
+from tunesmith.together import Together, course_of, join_works, order_of, stand_alone
 
 EARLIER = "earlier"
 """Where in a run folder earlier tasks stand, each a run folder of its own."""
@@ -32,14 +33,17 @@ class Memory:
     """The earlier tasks of a run."""
 
     works: dict[str, Work]
-    order: MixedOrder
+    order: MixedOrder | None
+    """In which rows are taken; None: as without earlier tasks."""
 
     def join(self, own: Work) -> Together:
         """One model for the run's own task and the earlier ones, around the own one's body."""
         return join_works({OWN: own, **self.works})
 
     def examples(self, together: Together, own: Work) -> list[Example]:
-        """The training rows of all tasks, the own one's first."""
+        """The training rows of all tasks, the own one's first; its own alone where no others are taken."""
+        if self.order is None:
+            return together.task.marked(OWN, own.examples["train"])
         return together.examples({name: work.examples["train"] for name, work in {OWN: own, **self.works}.items()})
 
     def hashes(self) -> dict[str, str]:
@@ -77,16 +81,19 @@ def remember(recipe: Recipe, own: Work, voice: Voice) -> Memory:
         name = name_of(run)
         voice.say(f"== earlier task {name}")
         works[name] = _prepare(Run(run), _recipe_of(own.recipe, Run(run), name), own, voice)
-    sizes = [len(work.examples["train"]) for work in (own, *works.values())]
-    order = order_of(own.recipe, sizes, quotas_beside(sizes[0], sizes[1:], recipe.rehearsal.share))
-    asked = recipe.train
-    steps = asked.steps or max(1, round(asked.epochs * order.steps_per_epoch))
-    evaluate = order.steps_per_epoch if asked.evaluate_every == "auto" else asked.evaluate_every
-    checkpoint = evaluate if asked.checkpoint_every == "auto" else asked.checkpoint_every
-    for work in (own, *works.values()):
-        train = {"steps": steps, "evaluate_every": evaluate, "checkpoint_every": checkpoint}
-        work.recipe = work.recipe.but(train=work.recipe.train.but(**train))
+    order = _order_of(own, works)
+    if order is not None:
+        course = course_of(recipe.train, order)
+        for work in (own, *works.values()):
+            work.recipe = work.recipe.but(train=work.recipe.train.but(**course))
     return Memory(works, order)
+
+
+def _order_of(own: Work, works: Mapping[str, Work]) -> MixedOrder | None:
+    assert own.recipe.rehearsal is not None
+    sizes = [len(work.examples["train"]) for work in (own, *works.values())]
+    quotas = quotas_beside(sizes[0], sizes[1:], own.recipe.rehearsal.share)
+    return order_of(own.recipe, sizes, quotas) if any(quotas[1:]) else None
 
 
 def _recipe_of(own: Recipe, run: Run, name: str) -> Recipe:

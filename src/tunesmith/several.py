@@ -28,7 +28,7 @@ from tunesmith.recipe.reading import write_recipe
 from tunesmith.report import manifest
 from tunesmith.report.overview import write_overview
 from tunesmith.report.writing import write_report
-from tunesmith.together import Together, bring_together, held_of_all, join_works, order_of, stand_alone
+from tunesmith.together import Together, bring_together, course_of, held_of_all, join_works, order_of, stand_alone
 
 
 def lead(
@@ -128,19 +128,21 @@ def _settle(recipe: JointRecipe, works: Mapping[str, Work]) -> tuple[JointRecipe
     weights = [member.weight for member in recipe.tasks.values() if member.weight is not None]
     quotas = quotas_by_weight(sizes, weights) if weights else quotas_by_temperature(sizes, recipe.temperature)
     order = order_of(recipe, sizes, quotas)
-    steps = recipe.train.steps or max(1, round(recipe.train.epochs * order.steps_per_epoch))
-    asked = recipe.train
-    evaluate = order.steps_per_epoch if asked.evaluate_every == "auto" else asked.evaluate_every
-    checkpoint = evaluate if asked.checkpoint_every == "auto" else asked.checkpoint_every
-    common = {"learning_rate": first.train.learning_rate, "precision": first.train.precision, "rewrites": "off",
-              "evaluate_every": evaluate, "checkpoint_every": checkpoint}  # fmt: skip
+    course = course_of(recipe.train, order)
+    steps = course.pop("steps")
+    common = {
+        "learning_rate": first.train.learning_rate,
+        "precision": first.train.precision,
+        "rewrites": "off",
+        **course,
+    }
     for work in works.values():
         work.recipe = work.recipe.but(train=work.recipe.train.but(**common, steps=steps))
     members = {
         name: member.but(task=works[name].recipe.task, judge=member.judge.but(primary=works[name].recipe.judge.primary))
         for name, member in recipe.tasks.items()
     }
-    settled = recipe.but(tasks=members, method=first.method, train=asked.but(**common), machine=first.machine)
+    settled = recipe.but(tasks=members, method=first.method, train=recipe.train.but(**common), machine=first.machine)
     return settled, order, steps
 
 

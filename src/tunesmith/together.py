@@ -14,6 +14,7 @@ from tunesmith.models.joint import copy_part, join
 from tunesmith.models.loaded import Loaded
 from tunesmith.phases import held_of
 from tunesmith.preparing import Work, apply_method
+from tunesmith.recipe import Train
 from tunesmith.tasks.contract import Example
 from tunesmith.tasks.multitask import MultiTask, Part, count_per_row
 
@@ -79,6 +80,16 @@ def stand_alone(work: Work, view: Loaded) -> None:
 def held_of_all(works: Mapping[str, Work]) -> list[Held]:
     """What several tasks are judged by on the way; of one alone, without its name."""
     return [held_of(work, name) for name, work in works.items()]
+
+
+def course_of(train: Train, order: MixedOrder) -> dict[str, int]:
+    """Steps and intervals of a training whose epochs are those of several tasks."""
+    evaluate = order.steps_per_epoch if train.evaluate_every == "auto" else train.evaluate_every
+    return {
+        "steps": train.steps or max(1, round(train.epochs * order.steps_per_epoch)),
+        "evaluate_every": evaluate,
+        "checkpoint_every": evaluate if train.checkpoint_every == "auto" else train.checkpoint_every,
+    }
 
 
 def order_of(recipe: Any, sizes: Sequence[int], quotas: Sequence[int]) -> MixedOrder:

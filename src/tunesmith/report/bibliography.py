@@ -66,6 +66,43 @@ BIBTEX = {
   year   = {2019},
   note   = {arXiv:1910.01108}
 }""",
+    "kirkpatrick2017ewc": """@article{kirkpatrick2017ewc,
+  title   = {Overcoming catastrophic forgetting in neural networks},
+  author  = {Kirkpatrick, James and Pascanu, Razvan and Rabinowitz, Neil and Veness, Joel and Desjardins, Guillaume and
+             Rusu, Andrei A. and Milan, Kieran and Quan, John and Ramalho, Tiago and Grabska-Barwinska, Agnieszka and
+             Hassabis, Demis and Clopath, Claudia and Kumaran, Dharshan and Hadsell, Raia},
+  journal = {Proceedings of the National Academy of Sciences},
+  volume  = {114},
+  number  = {13},
+  pages   = {3521--3526},
+  year    = {2017},
+  note    = {arXiv:1612.00796}
+}""",
+    "huszar2018quadratic": """@article{huszar2018quadratic,
+  title   = {Note on the quadratic penalties in elastic weight consolidation},
+  author  = {Husz{\\'a}r, Ferenc},
+  journal = {Proceedings of the National Academy of Sciences},
+  volume  = {115},
+  number  = {11},
+  pages   = {E2496--E2497},
+  year    = {2018},
+  note    = {arXiv:1712.03847}
+}""",
+    "lopezpaz2017gem": """@inproceedings{lopezpaz2017gem,
+  title     = {Gradient Episodic Memory for Continual Learning},
+  author    = {Lopez-Paz, David and Ranzato, Marc'Aurelio},
+  booktitle = {Advances in Neural Information Processing Systems},
+  volume    = {30},
+  year      = {2017},
+  note      = {arXiv:1706.08840}
+}""",
+    "chaudhry2018riemannian": """@inproceedings{chaudhry2018riemannian,
+  title     = {Riemannian Walk for Incremental Learning: Understanding Forgetting and Intransigence},
+  author    = {Chaudhry, Arslan and Dokania, Puneet K. and Ajanthan, Thalaiyasingam and Torr, Philip H. S.},
+  booktitle = {European Conference on Computer Vision},
+  year      = {2018},
+  note      = {arXiv:1801.10112}
+}""",
     "howard2018ulmfit": """@inproceedings{howard2018ulmfit,
   title     = {Universal Language Model Fine-tuning for Text Classification},
   author    = {Howard, Jeremy and Ruder, Sebastian},
@@ -176,6 +213,9 @@ BIBTEX = {
 }""",
 }
 """What a manuscript may cite, by key."""
+
+OF_CONSOLIDATION = ("kirkpatrick2017ewc", "huszar2018quadratic")
+"""The papers of weights that are held by what they mattered to earlier tasks, and of one penalty for all tasks."""
 
 OF_AVERAGES = "polyak1992averaging"
 """The paper of running means of weights."""

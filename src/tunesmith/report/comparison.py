@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tunesmith.report import wording
+from tunesmith.report.continual import FIGURES
 from tunesmith.report.drawing import FIT, HELD, QUIET, Chart, new_figure, styled, to_svg
 from tunesmith.report.rendering import render
 
@@ -25,7 +26,14 @@ COSTS = {
 def make_comparison(result: Mapping[str, Any]) -> str:
     """One HTML page that stands alone: what `compare` found."""
     charts = [draw_front(result, cost) for cost in ("trainable", "seconds")]
-    return render("comparison.html", result=result, metric=wording.metric(result["primary"]), charts=charts)
+    return render(
+        "comparison.html",
+        result=result,
+        metric=wording.metric(result["primary"]),
+        charts=charts,
+        remembers=any("forgetting" in run for run in result["runs"]),
+        forgetting=FIGURES["forgetting"],
+    )
 
 
 def unbeaten(runs: Sequence[Mapping[str, Any]], cost: str) -> list[bool]:

@@ -11,6 +11,7 @@ from tunesmith.report import wording
 from tunesmith.report.calibration import calibration
 from tunesmith.report.card import score_rows, settings
 from tunesmith.report.classes import ClassScore, class_scores, confusions, is_right, top_confusions
+from tunesmith.report.continual import memory
 from tunesmith.report.drawing import Chart
 from tunesmith.report.findings import SHOWN, find_all, find_overfitting, note_text
 from tunesmith.report.headline import INTERVAL, headline
@@ -57,6 +58,7 @@ def make_page(record: Record) -> str:
         others=[name for name in record.judged if name != record.primary],
         score_rows=score_rows(record),
         lesson=lesson(record),
+        memory=memory(record),
         calibration=calibration(record),
         numbers=numbers(record),
         slips=slips(record.predictions) if record.has_label_sets else None,

@@ -11,6 +11,8 @@ from tunesmith.recipe.methods import Facts
 from tunesmith.report import wording
 from tunesmith.report.bibliography import BIBTEX, OF_AVERAGES, OF_OPTIONS
 from tunesmith.report.card import score_rows, settings
+from tunesmith.report.continual import how_it_remembers
+from tunesmith.report.continual import sources as sources_of_memory
 from tunesmith.report.lesson import how_it_was_taught, sources
 from tunesmith.report.record import Record
 from tunesmith.report.rendering import render, to_markdown
@@ -33,6 +35,7 @@ def make_paper(record: Record) -> str:
         *how_it_was_taught(record),
         _on_machine(record),
         *_on_scores(record),
+        *how_it_remembers(record),
     ]
     entries = [BIBTEX[key] for key in _sources(record)]
     return render(
@@ -56,7 +59,15 @@ def _sources(record: Record) -> list[str]:
     method = list(dict.fromkeys([*([facts.cited] if facts.cited else []), *cited]))
     method += ["peft"] if record.is_of_peft else []
     baselines = ["pedregosa2011scikit"] if record.baselines.keys() & {"tfidf", "linear-probe"} else []
-    return [*method, *sources(record), "loshchilov2019adamw", "efron1993bootstrap", "wolf2020transformers", *baselines]
+    return [
+        *method,
+        *sources(record),
+        *sources_of_memory(record),
+        "loshchilov2019adamw",
+        "efron1993bootstrap",
+        "wolf2020transformers",
+        *baselines,
+    ]
 
 
 def _on_model(record: Record) -> str:
