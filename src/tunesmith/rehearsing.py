@@ -8,21 +8,29 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tunesmith import folder as folders
+from tunesmith.audits import continual
 from tunesmith.checkpoints import Progress
 from tunesmith.data.loading import hash_of
 from tunesmith.data.mixing import MixedOrder, quotas_beside
 from tunesmith.errors import DataError, ModelError
 from tunesmith.fitting import Fit, Voice
 from tunesmith.folder import RunFolder
+from tunesmith.importance import Importance, importance_of, summed
+from tunesmith.judging import read_predictions
 from tunesmith.keeping import open_folder
+from tunesmith.methods.consolidation import Consolidated, Elastic
 from tunesmith.open import Run
 from tunesmith.preparing import Work, prepare
-from tunesmith.recipe import Recipe
+from tunesmith.recipe import Recipe, Rehearsal
 from tunesmith.recipe.reading import read_single
 from tunesmith.recipe.rehearsal import OWN, REHEARSED, name_of
 from tunesmith.several import finish
 from tunesmith.tasks.contract import Example
+from tunesmith.tasks.metrics import Measure
 from tunesmith.together import Together, course_of, join_works, order_of, stand_alone
+
+IMPORTANCE_ROWS = 200
+"""Of how many training rows of an earlier task the importance of weights is the mean."""
 
 EARLIER = "earlier"
 """Where in a run folder earlier tasks stand, each a run folder of its own."""
@@ -32,19 +40,44 @@ EARLIER = "earlier"
 class Memory:
     """The earlier tasks of a run."""
 
+    own: Work
     works: dict[str, Work]
     order: MixedOrder | None
     """In which rows are taken; None: as without earlier tasks."""
 
-    def join(self, own: Work) -> Together:
-        """One model for the run's own task and the earlier ones, around the own one's body."""
-        return join_works({OWN: own, **self.works})
+    def join(self) -> Together:
+        """One model for the run's own task and the earlier ones, around the own one's body; what matters to these held
+        where it is, if the recipe says so."""
+        together = join_works(self._all)
+        if self._settings.ewc > 0:
+            importance = summed([self._importance(name, together) for name in self.works])
+            elastic = Elastic.of(together.loaded, self._settings.ewc, importance)
+            together.method = Consolidated(together.method, elastic)
+        return together
 
-    def examples(self, together: Together, own: Work) -> list[Example]:
+    def _importance(self, name: str, together: Together) -> Importance:
+        """How much each weight of the common body matters to an earlier task, by its name in the joint model."""
+        work, view = self.works[name], together.view(name)
+        found = importance_of(view, work.task, work.examples["train"], work.devices, IMPORTANCE_ROWS)
+        names = {id(weight): place for place, weight in together.loaded.model.named_parameters()}
+        weights = dict(view.model.named_parameters())
+        return {names[id(weights[place])]: matters for place, matters in found.items()}
+
+    def examples(self, together: Together) -> list[Example]:
         """The training rows of all tasks, the own one's first; its own alone where no others are taken."""
         if self.order is None:
-            return together.task.marked(OWN, own.examples["train"])
-        return together.examples({name: work.examples["train"] for name, work in {OWN: own, **self.works}.items()})
+            marked: list[Example] = together.task.marked(OWN, self.own.examples["train"])
+            return marked
+        return together.examples({name: work.examples["train"] for name, work in self._all.items()})
+
+    @property
+    def _all(self) -> dict[str, Work]:
+        return {OWN: self.own, **self.works}
+
+    @property
+    def _settings(self) -> Rehearsal:
+        assert self.own.recipe.rehearsal is not None
+        return self.own.recipe.rehearsal
 
     def hashes(self) -> dict[str, str]:
         """SHA-256 of everything that earlier tasks bring along: where they begin, and their rows."""
@@ -63,6 +96,23 @@ class Memory:
             stand_alone(work, together.view(name))
             folders.write_lines(place.steps, folders.lines(folder.steps))
             finish(work, place, record, {}, fit, progress)
+        self._weigh(folder)
+
+    def _weigh(self, folder: RunFolder) -> None:
+        """Scores over tasks and time: what this run and those before it have found."""
+        works = [*self.works.values(), self.own]
+        names = [*self.works, folder.path.absolute().name]
+        times = [*map(RunFolder, self._settings.runs), folder]
+        matrix = []
+        for learned, (name, work) in enumerate(zip(names, works, strict=True)):
+            places = [
+                None if time < learned else at if time == learned else RunFolder(at / EARLIER / name)
+                for time, at in enumerate(times)
+            ]
+            matrix.append([_measure(work, place) for place in places])
+        metrics = [work.recipe.judge.primary for work in works]
+        found = continual.summarise(names, [f"after {name}" for name in names], metrics, matrix)
+        folders.write_json(folder.audits, {**folders.read_json(folder.audits), "continual": found})
 
 
 def remember(recipe: Recipe, own: Work, voice: Voice) -> Memory:
@@ -82,11 +132,19 @@ def remember(recipe: Recipe, own: Work, voice: Voice) -> Memory:
         voice.say(f"== earlier task {name}")
         works[name] = _prepare(Run(run), _recipe_of(own.recipe, Run(run), name), own, voice)
     order = _order_of(own, works)
-    if order is not None:
-        course = course_of(recipe.train, order)
-        for work in (own, *works.values()):
-            work.recipe = work.recipe.but(train=work.recipe.train.but(**course))
-    return Memory(works, order)
+    course = course_of(recipe.train, order) if order else {"steps": own.steps}
+    for work in (own, *works.values()) if order else works.values():
+        work.recipe = work.recipe.but(train=work.recipe.train.but(**course))
+    return Memory(own, works, order)
+
+
+def _measure(work: Work, place: RunFolder | None) -> Measure | None:
+    """A task's primary metric as a run folder has it; None where there is none, or of other rows."""
+    if place is None or not place.scores.exists():
+        return None
+    predictions = read_predictions(place, folders.read_json(place.scores)["judged_on"])
+    judged = len(work.splits.test or work.splits.validation)
+    return work.task.measures(predictions)[work.recipe.judge.primary] if len(predictions) == judged else None
 
 
 def _order_of(own: Work, works: Mapping[str, Work]) -> MixedOrder | None:

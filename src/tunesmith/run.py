@@ -132,8 +132,8 @@ def _lead(
     baselines = fit_baselines(work, folder, voice)
     _hand_over(work, folder)
     used = [trial["name"] for trial in record["rewrites"] if trial["used"]]
-    together = memory.join(work) if memory else Together(work.loaded, work.method, work.task)
-    examples = memory.examples(together, work) if memory else work.examples["train"]
+    together = memory.join() if memory else Together(work.loaded, work.method, work.task)
+    examples = memory.examples(together) if memory else work.examples["train"]
     learner = (together.loaded, together.method, together.task)
     fit = Fit(work.recipe, folder, devices, *learner, record["identity"], voice, stop, used)
     trackers.start(work.recipe.track)

@@ -256,6 +256,37 @@ def test_a_third_task_takes_the_heads_where_the_second_left_them(
     assert RunFolder(tmp_path / "third" / "earlier" / "first").scores.exists()
 
 
+def test_elastic_weights_hold_the_body(first: Path, rows: dict[str, Path], tmp_path: Path) -> None:
+    """The more, the nearer the body stays to where it began; the pull stands in the steps."""
+    began = weights(first)
+    body = [name for name in began if name.startswith("bert.encoder")]
+    ways = []
+    for number, strength in enumerate((0.0, 1e4)):
+        output = tmp_path / f"run-{number}"
+        recipe = remembering(first, rows["other"], output, [first], 0.0)
+        finished = run(recipe.but(rehearsal=recipe.rehearsal.but(ewc=strength)))
+        now = weights(output)
+        ways.append(sum(float((now[name] - began[name]).square().sum()) for name in body))
+        assert all(("pull" in step) == (strength > 0) for step in lines(finished.folder.steps)[1:])
+    assert ways[1] < 0.5 * ways[0]
+
+
+def test_the_matrix_over_tasks_and_time(first: Path, rows: dict[str, Path], tmp_path: Path) -> None:
+    """What each folder says, in its place; forgetting is the drop from the best of them."""
+    second = run(remembering(first, rows["other"], tmp_path / "second", [first], 0.0))
+    told = read_json(second.folder.audits)["continual"]
+    scores = [
+        Run(place).scores["validation"]["accuracy"]["value"]
+        for place in (first, tmp_path / "second" / "earlier" / "first", tmp_path / "second")
+    ]
+    assert told["tasks"] == ["first", "second"]
+    assert [[cell and cell["value"] for cell in line] for line in told["matrix"]] == [scores[:2], [None, scores[2]]]
+    assert told["forgetting"]["value"] == pytest.approx(scores[0] - scores[1])
+    assert told["forgetting"]["low"] <= told["forgetting"]["value"] <= told["forgetting"]["high"]
+    assert told["average"]["value"] == pytest.approx((scores[1] + scores[2]) / 2)
+    assert "Earlier tasks" in second.folder.report.read_text(encoding="utf-8")
+
+
 def test_rows_that_are_no_longer_those_of_the_earlier_run_are_refused(
     first: Path, rows: dict[str, Path], tmp_path: Path
 ) -> None:

@@ -32,6 +32,12 @@ class Rehearsal(Settings):
     """Of the rows of an epoch, the share that is theirs, shared out among them by their numbers of rows. 0: none; then
     the new task is learned as if they were not there, and what that costs them is still measured."""
 
+    ewc: Annotated[float, Field(ge=0)] = 0.0
+    """Elastic weight consolidation (Kirkpatrick et al. 2017, arXiv:1612.00796): half so many times the squared
+    distance of each weight of the body to where this training began, weighed by how much it matters to the earlier
+    tasks (the empirical Fisher information of 200 training rows of each), is added to the loss. What weighs is a mean
+    of squared gradients, so a strength that is felt is a large number. 0: none."""
+
 
 def name_of(run: str) -> str:
     """What an earlier run is called among the tasks of a training."""
