@@ -29,7 +29,7 @@ SHORT = ("train.steps=2", "train.batch_size=8", "train.evaluate_every=2", "data.
 
 @dataclass(frozen=True)
 class Set:
-    """Files of a set under TUNESMITH_DATA (folders of images), the task that they are of, and settings for a short run."""
+    """Files of a set under TUNESMITH_DATA (folders of images), what they should be recognised as, and settings."""
 
     task: str
     train: str = "train.jsonl"
