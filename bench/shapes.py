@@ -4,8 +4,8 @@
 
 Answers the first test rows of each finished run by the public command, and holds every answer against the schema of
 the run's task. What a schema calls an array of answers for one input is, by task: the answer itself in a list, its
-`entities`, its `top` (of --top-k), or the list of its cosines. language-modeling scores texts, for which the field has
-no schema: such a run is named and passed over.
+`entities`, its `top` (of --top-k), or the list of its cosines. language-modeling scores texts, and a number is no
+label: for these the field has no schema, such a run is named and passed over.
 """
 
 import argparse
@@ -44,8 +44,9 @@ def main(arguments: list[str] | None = None) -> int:
     for run in options.runs:
         card = json.loads((run / "model" / "tunesmith.json").read_text(encoding="utf-8"))
         kind = card["task"]["kind"]
-        if kind not in SHAPES:
-            print(f"{run.name}: {kind} has no schema")
+        is_number = kind in LABELS and card["task"]["target"] == "score"
+        if kind not in SHAPES or is_number:
+            print(f"{run.name}: {'a number' if is_number else kind} has no schema")
             continue
         check, shape = validator(options.schemas, kind), SHAPES[kind]
         lines = answers(run, ["--top-k", "3"] if kind in LABELS else [])

@@ -206,6 +206,14 @@ def make_questions(number: int, seed: int = 0) -> list[dict[str, Any]]:
     return rows
 
 
+def make_flat_questions(number: int, seed: int = 0) -> list[dict[str, Any]]:
+    """The same questions as they stand in files, in SQuAD's names."""
+    return [
+        {**row, "answers": {"text": row["answers"]["texts"], "answer_start": row["answers"]["starts"]}}
+        for row in make_questions(number, seed)
+    ]
+
+
 def make_triplets(number: int, seed: int = 0) -> list[dict[str, Any]]:
     """Anchors, texts with the same two words among noise, and texts with other words; `score` says how alike
     `sentence1` and `sentence2` are: the first two of a row, or the outer two."""

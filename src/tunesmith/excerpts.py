@@ -13,10 +13,11 @@ from tunesmith.tasks.contract import Example
 
 MOST_SENTENCES = 5
 FITTED_ROWS = 500
+_NO_TITLE = r"(?<!\bDr)(?<!\bMr)(?<!\bMrs)(?<!\bMs)(?<!\bProf)"
 _SENTENCE = re.compile(
-    r"[^\n]+?(?:[.!?\u061f\u06d4\u0964]+[\"')\]\u201d\u2019\u00bb]*(?=\s|$)|[\u3002\uff01\uff1f]+|(?=\n)|$)"
+    rf"[^\n]+?(?:{_NO_TITLE}[.!?\u061f\u06d4\u0964]+[\"')\]\u201d\u2019\u00bb]*(?=\s|$)|[\u3002\uff01\uff1f]+|(?=\n)|$)"
 )
-"""A full stop ends a sentence before a space alone: there is one in 3.5, too."""
+"""A full stop ends a sentence before a space alone: there is one in 3.5, too, and one behind a title."""
 
 
 @dataclass

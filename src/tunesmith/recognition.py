@@ -33,6 +33,9 @@ MOST_CLASSES_SHARE = 0.5
 POSITIVE_NAMES = ("positive", "pos")
 """Other names of a partner (passage, answer) stand in files of other tasks, too."""
 
+NUMBERING = ("id", "idx", "index", "guid", "uid")
+"""Names that say which row it is: what stands there is not learned, though it may occur several times."""
+
 LOOKED_AT_LISTS = 1000
 LONG_TEXT = 200
 """Characters, on average, from which on texts without anything to learn beside them are taken for running text."""
@@ -294,7 +297,7 @@ def _target(table: Table, taken: set[str | None], where: str) -> Line:
             return _deeper(table, name, rest) if target == "label" else Line(column.name, name, f"the {column.name}")
     holds = {"label": "few different values", "labels": "lists of names", "score": "numbers with fractions"}
     for target, what in holds.items():
-        for name in rest:
+        for name in (name for name in rest if name.lower() not in NUMBERING):
             values = table.values(name)
             if _suits(target, values) and (target != "score" or _have_fractions(values)):
                 return Line(TextClassification.TARGETS[target].name, name, f"holds {what}")

@@ -197,6 +197,7 @@ def test_json_gives_every_choice_with_its_reason(tunesmith: Command, tmp_path: P
     ("rows", "said"),
     [
         ([{"text": f"text {i}"} for i in range(9)], "no column that could be learned"),
+        ([{"id": i // 3, "text": f"text {i}"} for i in range(9)], "no column that could be learned"),
         ([{"label": i} for i in range(9)], "no column of texts"),
         ([], "no rows"),
     ],

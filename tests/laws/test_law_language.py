@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from torch.nn import functional
-from workbench import EVERY_METHOD, TASKS, Bench, largest_difference, recipe_of, run_tiny, set_up, train
+from workbench import EVERY_METHOD, TASKS, Bench, largest_difference, logits_of, recipe_of, run_tiny, set_up, train
 
 import tiny
 from tunesmith import loop, tasks
@@ -277,6 +277,54 @@ def test_a_whole_run_opens_again(bases: Bases, tmp_path: Path, objective: str, m
         with torch.no_grad():
             losses = functional.cross_entropy(model.eval()(input_ids=ids).logits[0, :-1], ids[0, 1:])
         assert told[0]["log_likelihood"] == pytest.approx(-float(losses), abs=1e-5)
+
+
+@pytest.mark.parametrize("method", ["full", "head", "lora"])
+@pytest.mark.parametrize("objective", FAMILY)
+def test_saved_folder_opens_in_plain_libraries(bases: Bases, tmp_path: Path, objective: str, method: str) -> None:
+    """Equal outputs by transformers' Auto classes, and PEFT on the base for an adapter; they are not the base's."""
+    import transformers
+    from peft import PeftModel
+
+    base = bases(FAMILY[objective], dropout=0.0)
+    data = tiny.write_rows(tmp_path / "train.jsonl", tiny.make_sentences(40))
+    run = run_tiny(base, data, tmp_path / "run", task={"kind": KIND, "objective": objective},
+                   method=EVERY_METHOD[method].model_dump())  # fmt: skip
+    auto = {"masked": transformers.AutoModelForMaskedLM, "causal": transformers.AutoModelForCausalLM}[objective]
+    untrained = auto.from_pretrained(base)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(run.folder.model)
+    batch = dict(tokenizer(["card money", "the bank has a fee with my account"], padding=True, return_tensors="pt"))
+    before = logits_of(untrained, batch)
+    adapter = method == "lora"
+    plain = (
+        PeftModel.from_pretrained(untrained, run.folder.model) if adapter else auto.from_pretrained(run.folder.model)
+    )
+    theirs = logits_of(plain, batch)
+    assert float((theirs - logits_of(run.loaded.model, batch)).abs().max()) <= 1e-5
+    assert float((theirs - before).abs().max()) > 1e-3
+
+
+def test_perplexity_is_that_of_torch() -> None:
+    """The score of rows is the cross-entropy of all their tokens at once, on 1,000 random cases."""
+    task, source = Task(LanguageModeling()), torch.Generator().manual_seed(3)
+    for number in range(1000):
+        sizes = [1 + (number + row) % 5 for row in range(1 + number % 4)]
+        logits, asked = (
+            torch.randn(sum(sizes), 7, generator=source).double(),
+            torch.randint(7, (sum(sizes),), generator=source),
+        )
+        rows = [Row({"text": "x"}, "f", row) for row in range(len(sizes))]
+        outputs = []
+        for part, gold in zip(logits.split(sizes), asked.split(sizes), strict=True):
+            losses = -part.log_softmax(-1)[torch.arange(len(gold)), gold]
+            right = float((part.argmax(-1) == gold).sum())
+            outputs.append(np.array([float(losses.sum()), len(gold), right]))
+        answers = task.answers(outputs, rows, {})
+        found = task.measures(as_predictions([task.gold(row) for row in rows], answers))
+        wanted = functional.cross_entropy(logits, asked)
+        assert found["perplexity"]() == pytest.approx(float(wanted.exp()), rel=1e-9)
+        assert found["log_likelihood"]() == pytest.approx(-float(wanted), rel=1e-9)
+        assert found["token_accuracy"]() == pytest.approx(float((logits.argmax(-1) == asked).double().mean()))
 
 
 def test_a_base_without_such_a_head_first_gets_one(bases: Bases, tmp_path: Path) -> None:

@@ -95,12 +95,21 @@ def test_every_method_trains_every_task(
     assert seconds < CELL_SECONDS * LOADED_MACHINE
 
 
-@pytest.mark.parametrize("method", EVERY_METHOD)
-def test_every_method_goes_on_to_the_bit(bases: Callable[..., Path], tmp_path: Path, method: str) -> None:
+GOES_ON = [
+    *((method, "text-classification") for method in EVERY_METHOD),
+    *((method, task) for task in TASKS if task != "text-classification" for method in ("full", "head", "lora")),
+]
+
+
+@pytest.mark.parametrize(("method", "task"), GOES_ON)
+def test_every_method_and_task_goes_on_to_the_bit(
+    bases: Callable[..., Path], writers: Callable[..., Path], tmp_path: Path, method: str, task: str
+) -> None:
     """Six steps, or three, a checkpoint, and three more in a fresh model: equal losses, weights and moments, with
     dropout. (Whole runs that are cut: test_law_resume.)"""
-    folder, course = bases("bert", dropout=0.3), Course(6, 0.06, "linear", 1.0, 0)
-    straight, first, second = (set_up(folder, EVERY_METHOD[method], precision="fp32") for _ in range(3))
+    make, family = (writers, WRITERS[task]) if task in WRITERS else (bases, BASES.get(task, "bert"))
+    folder, course = make(family, dropout=0.3), Course(6, 0.06, "linear", 1.0, 0)
+    straight, first, second = (set_up(folder, EVERY_METHOD[method], precision="fp32", kind=task) for _ in range(3))
     losses = []
 
     def steps_of(bench: Bench, start: int, end: int) -> torch.optim.Optimizer:

@@ -283,10 +283,7 @@ def test_a_run_opens_in_plain_libraries_and_answers_in_characters(bases: Bases, 
     from transformers import AutoModelForQuestionAnswering, AutoTokenizer
 
     base = bases("bert", dropout=0.0)
-    rows = [
-        {**row, "answers": {"text": row["answers"]["texts"], "answer_start": row["answers"]["starts"]}}
-        for row in tiny.make_questions(60)
-    ]
+    rows = tiny.make_flat_questions(60)
     train_file = tiny.write_rows(tmp_path / "train.jsonl", rows)
     run = run_tiny(
         base, train_file, tmp_path / "run", method=EVERY_METHOD[kind].model_dump(), task=KIND,

@@ -132,6 +132,30 @@ def test_resume_of_a_model_that_writes_equals_straight(writers: Bases, tmp_path:
         assert_same(contents(moved), wanted, cut.name)
 
 
+READERS: dict[str, tuple[str, Callable[[int], list[dict[str, Any]]]]] = {
+    "token-classification": ("bert", tiny.make_entity_rows),
+    "question-answering": ("bert", tiny.make_flat_questions),
+    "language-modeling": ("bert+masked", tiny.make_sentences),
+}
+"""Tasks, their bases and rows; images have a law of their own (test_law_images), all tasks one in the matrix."""
+
+
+@pytest.mark.parametrize("kind", READERS)
+def test_resume_of_tasks_that_read_equals_straight(bases: Bases, tmp_path: Path, kind: str) -> None:
+    """Cut in the middle of an epoch: the same weights, answers and scores."""
+    family, make_rows = READERS[kind]
+    rows, held = (tiny.write_rows(tmp_path / f"{seed}.jsonl", make_rows(30 - 20 * seed, seed)) for seed in (0, 1))
+    straight, copies = tmp_path / "straight", tmp_path / "copies"
+    data = {"validation": str(held)}
+    recipe = recipe_of(bases(family), rows, straight, task=kind, data=data, **COURSE)
+    run(recipe, voice=Photographer(straight, copies))
+    wanted = contents(straight)
+    cut = min(cut for cut in copies.iterdir() if cut.name.endswith("step-6-of-9"))
+    moved = cut.rename(tmp_path / "resumed")
+    resume(moved)
+    assert_same(contents(moved), wanted, cut.name)
+
+
 class PowerCut(BaseException):
     """Not an Exception: nothing may catch it and tidy up."""
 

@@ -197,6 +197,25 @@ def test_ranks_are_those_of_a_search(target: str) -> None:
         assert measured["ndcg_at_10"]() == pytest.approx(np.mean(gains))
 
 
+@pytest.mark.parametrize("cases", [100, pytest.param(1000, marks=pytest.mark.slow)])
+def test_scores_of_ranks_equal_scikit_learn(cases: int) -> None:
+    """On random searches without repeated texts; of up to ten texts the mean over all ranks is that over ten."""
+    from sklearn.metrics import label_ranking_average_precision_score, ndcg_score
+
+    task, source = tasks.build(SentenceSimilarity(target="positive")), np.random.default_rng(8)
+    for _ in range(cases):
+        many = int(source.integers(2, 25))
+        vectors = functional.normalize(torch.from_numpy(source.normal(size=(many, 2, 4))), dim=-1).numpy()
+        rows = [Row({"anchor": f"a{i}", "positive": f"p{i}"}, "rows", i) for i in range(many)]
+        answers = task.answers(list(vectors), rows, {})
+        mine = task.measures(as_predictions([task.gold(row) for row in rows], answers))
+        cosines, right = vectors[:, 0] @ vectors[:, 1].T, np.eye(many)
+        assert mine["ndcg_at_10"]() == pytest.approx(ndcg_score(right, cosines, k=10), abs=1e-9)
+        assert mine["recall_at_1"]() == pytest.approx(np.mean(cosines.argmax(axis=1) == np.arange(many)))
+        if many <= 10:
+            assert mine["mrr_at_10"]() == pytest.approx(label_ranking_average_precision_score(right, cosines), abs=1e-9)
+
+
 def test_a_model_to_which_all_is_alike_finds_nothing() -> None:
     task = tasks.build(SentenceSimilarity(target="positive"))
     rows = [Row({"anchor": f"a{i}", "positive": f"p{i}"}, "rows", i) for i in range(30)]

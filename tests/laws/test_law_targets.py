@@ -25,9 +25,9 @@ from tunesmith.evaluation import _resamples, as_predictions, score
 from tunesmith.folder import lines
 from tunesmith.models.references import find_base
 from tunesmith.open import Run
-from tunesmith.recipe import TextClassification
+from tunesmith.recipe import ImageClassification, TextClassification
 from tunesmith.tasks import metrics
-from tunesmith.tasks.contract import Limit, Prediction
+from tunesmith.tasks.contract import Answer, Limit, Prediction
 from tunesmith.tasks.long_texts import MOST_WINDOWS, OVERLAP
 from tunesmith.tasks.targets import TARGETS
 
@@ -121,10 +121,13 @@ def test_rows_that_teach_nothing_are_refused(kind: str, rows: list[dict[str, Any
 
 # metrics
 
+CASES = pytest.mark.parametrize("cases", [100, pytest.param(1000, marks=pytest.mark.slow)])
 
-def test_metrics_of_labels_equal_scikit_learn() -> None:
+
+@CASES
+def test_metrics_of_labels_equal_scikit_learn(cases: int) -> None:
     source = np.random.default_rng(1)
-    for _ in range(100):
+    for _ in range(cases):
         rows = int(source.integers(2, 50))
         golds, answers = (source.integers(0, 4, rows).astype(str).tolist() for _ in range(2))
         found = target_of("label", ONE).measures(
@@ -153,9 +156,10 @@ def many_case(source: np.random.Generator) -> tuple[np.ndarray, np.ndarray, list
     return gold_RC, scores_RC, predictions
 
 
-def test_metrics_of_many_labels_equal_scikit_learn() -> None:
+@CASES
+def test_metrics_of_many_labels_equal_scikit_learn(cases: int) -> None:
     source = np.random.default_rng(2)
-    for _ in range(100):
+    for _ in range(cases):
         gold_RC, scores_RC, predictions = many_case(source)
         answer_RC = scores_RC >= 0.5
         found = target_of("labels", MANY).measures(predictions)
@@ -170,15 +174,40 @@ def test_metrics_of_many_labels_equal_scikit_learn() -> None:
             assert found["mean_average_precision"]() == pytest.approx(wanted, abs=1e-12)
 
 
-def test_correlations_equal_scipy() -> None:
+@CASES
+def test_correlations_equal_scipy(cases: int) -> None:
     source = np.random.default_rng(4)
-    for _ in range(100):
+    for _ in range(cases):
         gold, answer = source.integers(0, 6, 30).astype(float), source.normal(size=30).round(1)
         assert metrics.spearman(gold, answer)() == pytest.approx(stats.spearmanr(gold, answer).statistic, abs=1e-12)
         assert metrics.pearson(gold, answer)() == pytest.approx(stats.pearsonr(gold, answer).statistic, abs=1e-12)
         rmse = sk.root_mean_squared_error(gold, answer)
         assert metrics.root_mean_squared_error(gold, answer)() == pytest.approx(rmse)
     assert metrics.spearman(gold, np.zeros(30))() == metrics.pearson(gold, np.zeros(30))() == 0.0
+
+
+PLACES = [{"label": label} for label in ("card/lost", "card/stolen", "cash/fee", "cash")]
+GOLDS = {"label": ONE, "labels": MANY, "path": PLACES, "score": NUMBERS}
+
+
+@pytest.mark.parametrize("settings", [TextClassification, ImageClassification])
+@pytest.mark.parametrize("kind", GOLDS)
+def test_gold_answers_are_perfect(kind: str, settings: Callable[..., Any]) -> None:
+    """Of texts and of images: every metric is 1.0 with an interval of 1.0 to 1.0, a root mean squared error 0."""
+    task, rows = tasks.build(settings(target=kind)), as_rows(GOLDS[kind])
+    task.learn(rows)
+    golds = [task.gold(row) for row in rows]
+    shares = (
+        [dict.fromkeys(gold, 1.0) | dict.fromkeys(set("abc") - set(gold), 0.0) for gold in golds]
+        if kind == "labels"
+        else None
+    )
+    answers = [Answer(gold, 1.0, shares[i] if shares else None) for i, gold in enumerate(golds)]
+    measured = score(task.measures(as_predictions(golds, answers)))
+    assert task.primary(rows) in measured
+    for name, found in measured.items():
+        perfect = 0.0 if name in ("rmse", "mae", "ece") else 1.0
+        assert found == {side: pytest.approx(perfect) for side in ("value", "low", "high")}, name
 
 
 def test_every_bootstrap_is_an_explicit_resample() -> None:

@@ -382,6 +382,14 @@ def test_bad_targets_are_named(cell: Any, said: str) -> None:
     assert said in check_cell(Summarization().columns[1], cell)[1]
 
 
+def test_a_title_ends_no_sentence() -> None:
+    text = "Dr. Smith saw Mrs. Li at 3.5 miles. She left. He is a Dr.\nWho?"
+    rows = [Row({"source": text}, "r", 1)]
+    firsts = [Lead(many).predict(rows, ())[0] for many in (1, 2, 3)]
+    sentences = ["Dr. Smith saw Mrs. Li at 3.5 miles.", "She left.", "He is a Dr."]
+    assert firsts == [" ".join(sentences[:many]) for many in (1, 2, 3)]
+
+
 def test_baselines_take_what_is_there() -> None:
     """The first sentences, as many as score best; the text itself."""
     text = "One card. Two banks! Three fees? Four."
