@@ -52,10 +52,7 @@ def summarise(
         raise ValueError("each task has a time at which it was learned, and each line a cell for each time")
     known = begins if begins is not None else [None] * len(tasks)
     rows = [_rows_of([*line, begin]) for line, begin in zip(matrix, known, strict=True)]
-    cells = [_values([*line, begin], stream) for stream, (line, begin) in enumerate(zip(matrix, known, strict=True))]
-    values = np.stack([one for one, _ in cells])
-    drawn = [draws for _, draws in cells]
-    draws = np.stack([one for one in drawn if one is not None]) if all(one is not None for one in drawn) else None
+    values, draws = _stacked([[*line, begin] for line, begin in zip(matrix, known, strict=True)])
 
     def figure(read: Any) -> Number:
         return _figure(read(values), None if draws is None else read(draws))
@@ -116,6 +113,13 @@ def forward_transfer(R_TTM: np.ndarray, begins_TM: np.ndarray) -> np.ndarray:
 def _mean(values_TM: np.ndarray) -> np.ndarray:
     """(M,) the mean over the first axis; nan of nothing."""
     return values_TM.mean(axis=0) if len(values_TM) else np.full(values_TM.shape[1:], np.nan)
+
+
+def _stacked(lines: Sequence[Sequence[Cell]]) -> tuple[np.ndarray, np.ndarray | None]:
+    """(T, cells, 1) values and (T, cells, M) draws of all lines; None where one of them has none."""
+    found = [_values(line, stream) for stream, line in enumerate(lines)]
+    drawn = [draws for _, draws in found if draws is not None]
+    return np.stack([values for values, _ in found]), np.stack(drawn) if len(drawn) == len(found) else None
 
 
 def _values(cells: Sequence[Cell], stream: int) -> tuple[np.ndarray, np.ndarray | None]:

@@ -32,8 +32,7 @@ FIGURES = {
 @dataclass(frozen=True)
 class Cell:
     """A task at a time. `mark` says in words what `depth`, from 0 to 1, says by shade: how far it lies below the best;
-    `tone` is "right" for the best, "wrong" below it, "none" where there is no score, or one from before the task was
-    learned."""
+    `tone` is "right" for the best, "wrong" below it, "none" without a score, or before the task was learned."""
 
     score: Score | None
     mark: str
