@@ -5,10 +5,13 @@ Made from `audits.json`, "continual", which `audits.continual.summarise` writes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tunesmith.recipe import Rehearsal
 from tunesmith.report import wording
+from tunesmith.report.bibliography import OF_CONSOLIDATION
 from tunesmith.report.record import Record, Score
 
 SOURCES = ("chaudhry2018riemannian", "lopezpaz2017gem")
@@ -76,7 +79,7 @@ def how_it_remembers(record: Record) -> list[str]:
         "forward_transfer": "forward transfer {}",
     }
     said = [words.format(_told(found[key])) for key, words in names.items() if found[key] is not None]
-    sentences = []
+    sentences = _how_it_kept(record.recipe.rehearsal, found["tasks"][:-1])
     if said:
         count, listed = wording.count(len(found["tasks"]), "task"), wording.listing(said)
         sentences.append(f"After the last of {count} learned in turn {listed} (Lopez-Paz and Ranzato, 2017).")
@@ -87,7 +90,27 @@ def how_it_remembers(record: Record) -> list[str]:
 
 def sources(record: Record) -> list[str]:
     """Keys of the papers to cite."""
-    return list(SOURCES) if "continual" in record.audits else []
+    kept = record.recipe.rehearsal
+    of_elastic = list(OF_CONSOLIDATION) if kept and kept.ewc > 0 else []
+    return [*of_elastic, *SOURCES] if "continual" in record.audits else []
+
+
+def _how_it_kept(kept: Rehearsal | None, earlier: Sequence[str]) -> list[str]:
+    """What was done so that earlier tasks are not forgotten; runs that rehearsed say it in their recipe."""
+    if kept is None:
+        return []
+    who = "Heads of" if len(earlier) > 1 else "The head of"
+    shown = (
+        f"{wording.share(kept.share)} of each epoch were their rows" if kept.share else "none of their rows were shown"
+    )
+    sentences = [f"{who} {wording.count(len(earlier), 'earlier task')} stayed on the body; {shown}."]
+    if kept.ewc > 0:
+        strength = f"strength {kept.ewc:g}; Kirkpatrick et al., 2017"
+        sentences.append(
+            f"Weights were held by elastic weight consolidation ({strength}) with one penalty for all earlier tasks "
+            "(Huszár, 2018)."
+        )
+    return sentences
 
 
 def _judgement(found: dict[str, Any]) -> str:
