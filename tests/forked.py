@@ -7,6 +7,7 @@ What a child cannot show is what differs from one interpreter to the next: all h
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -103,6 +104,7 @@ class Forked:
         self.process.join(timeout)
         if self.process.exitcode is None:
             self.process.kill()
+            self.process.join()
             raise subprocess.TimeoutExpired("tunesmith", timeout)
         return self.process.exitcode
 
@@ -118,7 +120,7 @@ class Forked:
         return self.told.read_text(encoding="utf-8")
 
 
-def in_two(arguments: Sequence[str], place: Path) -> tuple[list[int], str]:
+def in_two(arguments: Sequence[str], place: Path) -> tuple[list[int | None], str]:
     """`tunesmith ARGUMENTS` as torch's launcher starts it twice: the exit codes of both, and what they told."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -128,6 +130,8 @@ def in_two(arguments: Sequence[str], place: Path) -> tuple[list[int], str]:
     deadline = time.monotonic() + 240
     while any(rank.poll() is None for rank in ranks) and not any(rank.poll() for rank in ranks):
         assert time.monotonic() < deadline, "two processes wait for each other"
-        time.sleep(0.01)
-    codes = [rank.wait(30) for rank in ranks]
-    return codes, "".join(rank.said for rank in ranks)
+        time.sleep(0.05)
+    for rank in ranks:
+        with contextlib.suppress(subprocess.TimeoutExpired):  # it waits for the one that failed
+            rank.wait(30)
+    return [rank.poll() for rank in ranks], "".join(rank.said for rank in ranks)
