@@ -28,6 +28,19 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True)
+def charts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run's page without the strokes of its charts, which take more time than all else of a tiny run: everything
+    is read, counted and laid into the figure, and an empty picture stands in its place. `tests/report` draws them, and
+    what is marked `drawn`; so does every run in a process of its own."""
+    if request.node.get_closest_marker("drawn") or "report" in request.path.parent.name:
+        return
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
+    blank = '<svg viewBox="0 0 1 1"></svg>'
+    monkeypatch.setattr(FigureCanvasSVG, "print_svg", lambda self, file, **named: file.write(blank))
+
+
 @pytest.fixture(scope="module")
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A cache of models that goes with the module's tests."""

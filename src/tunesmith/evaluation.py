@@ -126,11 +126,14 @@ def _resamples(num_rows: int, stream: int = 0) -> Iterator[tuple[slice, np.ndarr
     """How often each row is drawn in each resample, in parts of bounded memory: (slice, (resamples, rows) counts)."""
     generator = np.random.Generator(np.random.Philox(key=[BOOTSTRAP_SEED + stream, num_rows]))
     size = max(1, min(RESAMPLES, 20_000_000 // max(1, num_rows)))
+    block = max(1, 10_000 // max(1, num_rows))  # drawn at once: few calls for few rows, and what is drawn stays near
     for start in range(0, RESAMPLES, size):
         many = min(size, RESAMPLES - start)
-        counts = np.zeros((many, num_rows))
-        for k in range(many):
-            counts[k] = np.bincount(generator.integers(0, num_rows, num_rows), minlength=num_rows)
+        counts = np.empty((many, num_rows))
+        for k in range(0, many, block):
+            drawn = generator.integers(0, num_rows, (min(block, many - k), num_rows))
+            drawn += np.arange(len(drawn))[:, None] * num_rows
+            counts[k : k + block] = np.bincount(drawn.ravel(), minlength=drawn.size).reshape(drawn.shape)
         yield slice(start, start + many), counts
 
 

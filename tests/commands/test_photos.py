@@ -14,6 +14,7 @@ from PIL import Image
 from shell import Command
 
 import tiny
+from forked import Forked
 from tunesmith.folder import RunFolder, lines, read_json
 
 Bases = Callable[..., Path]
@@ -104,12 +105,9 @@ def test_the_card_s_code_runs(run_folder: RunFolder, tmp_path: Path, monkeypatch
     (tmp_path / "model").symlink_to(run_folder.model)
     source = next((run_folder.path.parent / "photos" / "test").glob("*/*.png"))
     Image.open(source).save(tmp_path / "photo.jpg")
-    import subprocess
-    import sys
-
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    label, share = done.stdout.split()
+    done = Forked(code, tmp_path)
+    assert done.wait() == 0, done.said
+    label, share = done.printed.split()
     assert label in tiny.LABELS and 0 < float(share) <= 1
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import resource
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from forked import Forked
 
 ROOT = Path(__file__).parents[2]
 
@@ -69,11 +70,22 @@ def test_debug_shows_the_traceback_and_nothing_else_does(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-def test_killed_damaged_and_signalled_runs_end_as_the_straight_one(tmp_path: Path) -> None:
-    """A short course of the crash bench: `python -m bench.crash` does all of it."""
-    command = [sys.executable, "-m", "bench.crash", "--kills", "2", "--only", "kills", "--work", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env={**os.environ}, timeout=280)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
-    figures = json.loads(done.stdout)["sections"]["kill"]
+def test_killed_damaged_and_signalled_runs_end_as_the_straight_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A short course of the crash bench: `python -m bench.crash` does all of it, and starts every run anew."""
+    monkeypatch.syspath_prepend(str(ROOT))
+    from bench import crash, lab
+
+    def spawn(arguments: list[str], log: Path, before: list[str] | None = None) -> Forked:
+        log.write_bytes(b"")
+        return Forked(arguments, log.parent, out=log.with_suffix(".out"), told=log)
+
+    monkeypatch.setattr(lab, "spawn", spawn)
+    monkeypatch.setattr("sys.argv", ["crash", "--kills", "2", "--only", "kills", "--work", str(tmp_path)])
+    code = crash.main()
+    printed = capsys.readouterr()
+    assert code == 0, printed.out[-3000:] + printed.err[-1000:]
+    figures = json.loads(printed.out)["sections"]["kill"]
     assert figures["held"] == figures["cases"] == 2
     assert figures["inside_a_write"] == 1

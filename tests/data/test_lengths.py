@@ -112,7 +112,8 @@ def test_the_note_says_what_is_counted_and_what_is_estimated() -> None:
 
 
 def test_an_estimate_costs_a_part_of_encoding_all(processor: Any) -> None:
-    """Processor time against that of encoding six times as many rows, in the same process."""
+    """Processor time against that of encoding six times as many rows, in the same process; the least of three tries
+    each, since whatever else this machine does takes time from either."""
     task, rows = TextClassification(Settings()), rows_of(texts_with(0.1, 6 * SAMPLE_ROWS, random.Random(3)))
 
     def seconds(work: Callable[[], Any]) -> float:
@@ -120,5 +121,10 @@ def test_an_estimate_costs_a_part_of_encoding_all(processor: Any) -> None:
         work()
         return time.process_time() - began
 
-    whole = seconds(lambda: task.encode(rows, processor, LIMIT))
-    assert seconds(lambda: estimate_lengths(rows, COLUMNS, task, processor, LIMIT)) < whole / 2
+    part, whole = float("inf"), float("inf")
+    for _ in range(3):
+        whole = min(whole, seconds(lambda: task.encode(rows, processor, LIMIT)))
+        part = min(part, seconds(lambda: estimate_lengths(rows, COLUMNS, task, processor, LIMIT)))
+        if part < whole / 2:
+            return
+    raise AssertionError(f"{part:.2f} s against {whole:.2f} s")

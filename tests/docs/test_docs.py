@@ -5,11 +5,11 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from forked import Forked
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -64,15 +64,15 @@ def test_the_first_run_of_the_readme_runs(desk: Path) -> None:
         arguments = [part.strip('"') for part in re.findall(r'"[^"]*"|\S+', command)][1:]
         if arguments[0] == "run":
             arguments += ["--set", "train.steps=12"]
-        done = subprocess.run([sys.executable, "-m", "tunesmith", *arguments], cwd=desk, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-    assert "card" in done.stdout
+        done = Forked(arguments, desk)
+        assert done.wait() == 0, done.said
+    assert "card" in done.printed
     assert (desk / "runs" / "tickets" / "report.html").stat().st_size > 10_000
 
 
 @pytest.mark.slow
 def test_the_python_of_the_readme_runs(desk: Path) -> None:
     code = blocks("python")[0].replace("method=", "train=ts.Train(steps=12),\n    method=")
-    done = subprocess.run([sys.executable, "-c", code], cwd=desk, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "'value'" in done.stdout and "card" in done.stdout
+    done = Forked(code, desk)
+    assert done.wait() == 0, done.said
+    assert "'value'" in done.printed and "card" in done.printed

@@ -31,7 +31,10 @@ def test_an_example_is_valid_and_its_data_is_shipped(recipe: Path) -> None:
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_an_example_runs_on_part_of_its_data(recipe: Path, tmp_path: Path) -> None:
     """A real model on real rows, by the public command: far above chance after few steps, with a complete folder."""
-    small = ["data.limit=1500", "train.steps=60", "train.learning_rate=5e-4", f"output={tmp_path / 'run'}"]
+    test = Path(read_recipe(recipe).data.test or "").read_text(encoding="utf-8").splitlines(keepends=True)
+    (tmp_path / "test.jsonl").write_text("".join(test[::5]), encoding="utf-8")
+    small = ["data.limit=1500", f"data.test={tmp_path / 'test.jsonl'}", "train.steps=60", "train.learning_rate=5e-4"]
+    small += [f"output={tmp_path / 'run'}"]
     arguments = [part for setting in small for part in ("--set", setting)]
     done = subprocess.run(
         [sys.executable, "-m", "tunesmith", "run", str(recipe), "--json", *arguments], capture_output=True, text=True

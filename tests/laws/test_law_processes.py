@@ -1,4 +1,4 @@
-"""Two processes are one: started by the command, over gloo on this machine."""
+"""Two processes are one, over gloo on this machine: once started by the command, else forked (tests/forked.py)."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from workbench import command, largest_difference, recipe_of, run_tiny
 
 import tiny
+from forked import in_two
 from tunesmith.errors import CheckpointError, RecipeError
 from tunesmith.folder import RunFolder, lines, read_json
 from tunesmith.recipe.reading import write_recipe
@@ -39,12 +40,18 @@ def data(tmp_path: Path) -> Path:
     return tiny.write_rows(tmp_path / "train.jsonl", tiny.make_rows(30))
 
 
-def run_in_two(base: Path, data: Path, output: Path, **sections: Any) -> RunFolder:
+def run_in_two(base: Path, data: Path, output: Path, launched: bool = False, **sections: Any) -> RunFolder:
+    """`launched`: by the command itself, which starts two interpreters."""
     machine = {**sections.pop("machine", COURSE["machine"]), "processes": 2}
     recipe = recipe_of(base, data, output, machine=machine, **sections)
     write_recipe(recipe, output.parent / f"{output.name}.yaml")
-    ended = command(["run", str(output.parent / f"{output.name}.yaml")])
-    assert ended.returncode == 0, ended.stderr
+    arguments = ["run", str(output.parent / f"{output.name}.yaml")]
+    if launched:
+        ended = command(arguments)
+        assert ended.returncode == 0, ended.stderr
+    else:
+        codes, told = in_two(arguments, output.parent)
+        assert codes == [0, 0], told
     return RunFolder(output)
 
 
@@ -69,7 +76,7 @@ def test_two_processes_are_one(bases: Bases, data: Path, tmp_path: Path, kind: s
     base = bases("bert", dropout=0.0)
     sections = {**COURSE, "method": METHODS[kind], "train": {**COURSE["train"], "refit": kind == "lora"}}
     alone = run_tiny(base, data, tmp_path / "one", **sections).folder
-    both = run_in_two(base, data, tmp_path / "two", **sections)
+    both = run_in_two(base, data, tmp_path / "two", launched=kind == "full", **sections)
     assert read_json(both.manifest)["processes"] == 2
     file = next(path.name for path in alone.model.glob("*.safetensors"))
     one, two = load_file(alone.model / file), load_file(both.model / file)
@@ -106,7 +113,7 @@ def test_another_number_of_processes_is_refused(bases: Bases, data: Path, tmp_pa
     folder.recipe.write_text(recipe)
     folder.scores.unlink()
     for _ in range(2):
-        ended = command(["resume", str(folder.path)])
-        assert ended.returncode == 0, ended.stderr
+        codes, told = in_two(["resume", str(folder.path)], tmp_path)
+        assert codes == [0, 0], told
         assert folder.scores.read_bytes() == whole
         folder.manifest.write_text(re.sub(r'"finished": "[^"]*"', '"finished": null', folder.manifest.read_text()))

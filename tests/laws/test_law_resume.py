@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +14,7 @@ import pytest
 from workbench import WRITERS, recipe_of, run_tiny
 
 import tiny
+from forked import Forked
 from tunesmith.checkpoints import WEIGHTS
 from tunesmith.errors import CheckpointError
 from tunesmith.fitting import Voice
@@ -226,15 +224,13 @@ def test_resume_after_sigterm(bases: Bases, data: Path, tmp_path: Path) -> None:
     wanted = contents(run_tiny(bases("bert"), data, tmp_path / "straight", **course).folder.path)
     folder = RunFolder(tmp_path / "cut")
     write_recipe(recipe_of(bases("bert"), data, folder.path, **course), tmp_path / "recipe.yaml")
-    command = [sys.executable, "-m", "tunesmith", "run", str(tmp_path / "recipe.yaml"), "--json"]
-    child = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, env={**os.environ})
+    child = Forked(["run", str(tmp_path / "recipe.yaml"), "--json"], tmp_path)
     deadline = time.monotonic() + 120
     while len(lines(folder.steps)) < 5:
         assert child.poll() is None and time.monotonic() < deadline
         time.sleep(0.005)
     child.send_signal(signal.SIGTERM)
-    _, told = child.communicate(timeout=60)
-    assert child.returncode == 143, told.decode()
+    assert child.wait(60) == 143, child.said
     done = lines(folder.steps)[-1]["step"]
     assert 5 <= done < 150
     saved = sorted(folder.checkpoints.iterdir())[-1]

@@ -13,7 +13,7 @@ from workbench import run_tiny
 import tiny
 from tunesmith import tasks
 from tunesmith.errors import TunesmithError
-from tunesmith.evaluation import RESAMPLES, _resamples, as_predictions, difference, score
+from tunesmith.evaluation import BOOTSTRAP_SEED, RESAMPLES, _resamples, as_predictions, difference, score
 from tunesmith.recipe.tasks import KINDS
 from tunesmith.tasks.contract import Answer
 from tunesmith.tasks.metrics import Measure
@@ -51,6 +51,19 @@ def test_gold_answers_score_one() -> None:
     golds = ["a", "b", "c", "a", "a", "b"]
     for name, measured in score(measures_of(golds, golds)).items():
         assert measured == {"value": 1.0, "low": 1.0, "high": 1.0}, name
+
+
+@pytest.mark.parametrize("rows", [1, 7, 41, 10_001])
+def test_each_resample_is_drawn_by_itself(rows: int) -> None:
+    """Drawing many at once gives what drawing one after the other gives; of many rows in parts."""
+    generator = np.random.Generator(np.random.Philox(key=[BOOTSTRAP_SEED, rows]))
+    number = 0
+    for part, counts in _resamples(rows):
+        assert part == slice(number, number + len(counts))
+        for drawn in counts:
+            assert np.array_equal(drawn, np.bincount(generator.integers(0, rows, rows), minlength=rows))
+        number = part.stop
+    assert number == RESAMPLES
 
 
 def test_the_bootstrap_is_an_explicit_resample() -> None:

@@ -671,8 +671,12 @@ def test_every_setting_has_a_row() -> None:
 
 
 @pytest.mark.parametrize("name", TABLE)
-def test_setting_acts(name: str, place: Place, runs: Callable[[dict[str, Any]], Run]) -> None:
+def test_setting_acts(
+    name: str, place: Place, runs: Callable[[dict[str, Any]], Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With the setting changed and all else equal, the run is different in the way the setting says."""
+    if name == "deploy.memory_mb":  # measured, in a process of its own, in tests/commands/test_budgets.py
+        monkeypatch.setattr("tunesmith.footprint.measure", lambda *given: {"inference_memory_bytes": 10**8})
     if ".qlora." in name and not find_spec("bitsandbytes"):
         pytest.skip("bitsandbytes is not installed")
     row = TABLE[name]

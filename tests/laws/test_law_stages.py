@@ -8,13 +8,15 @@ from typing import Any
 
 import pytest
 from safetensors.torch import load_file
-from workbench import command, recipe_of, run_tiny
+from workbench import recipe_of, run_tiny
 
 import tiny
+from forked import in_two
 from tunesmith.checking import check
 from tunesmith.errors import DataError, RecipeError
 from tunesmith.fitting import Voice
 from tunesmith.folder import RunFolder, read_json
+from tunesmith.open import Run
 from tunesmith.recipe import Recipe
 from tunesmith.recipe.reading import read_recipe, write_recipe
 from tunesmith.run import resume, run
@@ -94,14 +96,22 @@ class Breaker(Voice):
             raise ZeroDivisionError
 
 
+@pytest.fixture(scope="module")
+def straight(bases: Bases, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """All stages in one go. Look, do not touch."""
+    folder = tmp_path_factory.mktemp("straight")
+    texts = tiny.write_rows(folder / "texts.jsonl", tiny.make_sentences(40))
+    labelled = tiny.write_rows(folder / "train.jsonl", tiny.make_rows(60))
+    return run(staged(bases("bert"), texts, labelled, folder / "run"))
+
+
 @pytest.mark.parametrize("at", [3, 7, 10, 15])
 def test_what_was_interrupted_in_any_stage_goes_on(
-    bases: Bases, texts: Path, labelled: Path, tmp_path: Path, at: int
+    bases: Bases, straight: Run, texts: Path, labelled: Path, tmp_path: Path, at: int
 ) -> None:
     """In the first, the second, the training without stages, the last: the same bytes as in one go, and what was
     finished is not trained again."""
     base = bases("bert")
-    straight = run(staged(base, texts, labelled, tmp_path / "straight"))
     output = tmp_path / "broken"
     with pytest.raises(ZeroDivisionError):
         run(staged(base, texts, labelled, output), voice=Breaker(at))
@@ -145,8 +155,8 @@ def test_two_processes_go_through_all_stages(bases: Bases, texts: Path, labelled
     recipe = staged(base, texts, labelled, tmp_path / "two", **both)
     recipe = recipe.but(stages=[stage.but(train=recipe.train) for stage in recipe.stages])
     write_recipe(recipe, tmp_path / "two.yaml")
-    ended = command(["run", str(tmp_path / "two.yaml")])
-    assert ended.returncode == 0, ended.stderr
+    codes, told = in_two(["run", str(tmp_path / "two.yaml")], tmp_path)
+    assert codes == [0, 0], told
     one = run(recipe.but(machine=recipe.machine.but(processes=1), output=str(tmp_path / "one")))
     mine, theirs = weights(one.folder.path), weights(tmp_path / "two")
     assert max(float((mine[name] - theirs[name]).abs().max()) for name in mine) <= 1e-12

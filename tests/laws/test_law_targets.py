@@ -405,6 +405,7 @@ TASK_ROWS: dict[str, Callable[[dict[str, str], int], dict[str, Any]]] = {
 }
 
 
+@pytest.mark.drawn
 @pytest.mark.parametrize("policy", ["truncate", "windows"])
 @pytest.mark.parametrize("kind", TASK_ROWS)
 def test_every_target_runs_from_file_to_answers(bases: Bases, tmp_path: Path, kind: str, policy: str) -> None:

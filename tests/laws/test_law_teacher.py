@@ -14,9 +14,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from test_law_resume import COURSE, Cutter, Photographer, PowerCut, assert_same, contents
-from workbench import BASES, TASKS, Bench, command, largest_difference, logits_of, recipe_of, run_tiny, train
+from workbench import BASES, TASKS, Bench, largest_difference, logits_of, recipe_of, run_tiny, train
 
 import tiny
+from forked import in_two
 from tunesmith import methods, tasks
 from tunesmith.data.rows import Row
 from tunesmith.devices import Devices
@@ -471,6 +472,6 @@ def test_two_processes_hear_the_same_teacher(bases: Bases, data: Path, teacher: 
     alone = run_tiny(whole.folder.path, data, tmp_path / "one", **sections)
     machine = {"processes": 2, "threads": 1, "micro_batch_tokens": 40}
     write_recipe(recipe_of(whole.folder.path, data, tmp_path / "two", machine=machine, **sections), tmp_path / "2.yaml")
-    ended = command(["run", str(tmp_path / "2.yaml")])
-    assert ended.returncode == 0, ended.stderr
+    codes, told = in_two(["run", str(tmp_path / "2.yaml")], tmp_path)
+    assert codes == [0, 0], told
     assert largest_difference(weights(alone), weights(Run(tmp_path / "two"))) <= 1e-12

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 import subprocess
@@ -17,6 +16,7 @@ import library
 import pytest
 from expected import expected, left_behind
 
+from forked import Forked
 from tunesmith import trackers
 from tunesmith.checking import check
 from tunesmith.errors import RecipeError
@@ -161,11 +161,10 @@ def test_a_resume_passes_no_step_twice(tracked: Recipe, behave: Behave) -> None:
     assert sorted(library.got_values(folder.path)) == expected(folder.path)
 
 
-def started(recipe: Recipe, folder: Path) -> subprocess.Popen[bytes]:
+def started(recipe: Recipe, folder: Path) -> Forked:
     """A long run as a process of its own, whose tracker has read its first steps."""
     write_recipe(recipe.but(train=recipe.train.but(steps=5000, evaluate_every=5000)), folder / "recipe.yaml")
-    command = [sys.executable, "-m", "tunesmith", "run", str(folder / "recipe.yaml")]
-    child = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env={**os.environ})
+    child = Forked(["run", str(folder / "recipe.yaml")], folder)
     rows = Path(recipe.output) / "trackers" / library.NAME / "rows.jsonl"
     deadline = time.monotonic() + 120
     while not rows.exists() or '"step"' not in rows.read_text():
