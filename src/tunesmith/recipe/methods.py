@@ -333,11 +333,11 @@ class Houlsby(Bottlenecks):
 
 class Pfeiffer(Bottlenecks):
     """One bottleneck at the end of every block; these and the head move: half as many weights as `houlsby` (Pfeiffer et
-    al. 2021, arXiv:2005.00247)."""
+    al. 2021, arXiv:2005.00247). Its usual rate was found as that of `houlsby` (accuracy 0.27, 0.38, 0.55)."""
 
     facts = Facts(
         "Pfeiffer adapters (a bottleneck at the end of every block)",
-        5.0,
+        20.0,
         (1e-5, 1e-2),
         "Pfeiffer et al. 2021, arXiv:2005.00247",
         "pfeiffer2021adapterfusion",
