@@ -1,9 +1,11 @@
-"""Writes docs/recipe.md from the settings classes: they are the only place where a setting is described."""
+"""Writes docs/recipe.md from the settings classes, the only place where a setting is described, and the tables of
+docs/methods.md from the classes and from what was measured."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from pydantic.fields import FieldInfo
 
@@ -59,10 +61,64 @@ CELLS = ("<!-- methods x tasks, made by docs/generate.py -->\n", "<!-- end -->\n
 METHODS_PAGE = PAGE.with_name("methods.md")
 
 
+MEASURED = ("<!-- measured methods, made by docs/generate.py -->\n", "<!-- end of what was measured -->\n")
+EVIDENCE = PAGE.parent.parent / "bench" / "evidence"
+TABLES = {
+    "banking77": "BANKING77 (which of 77 intents a question has) by MiniLM",
+    "ncbi_disease": "NCBI disease (names of diseases in abstracts) by MiniLM",
+    "trec6-smollm2": "TREC (which of six kinds of thing a question asks for) by SmolLM2, 135 M",
+    "small-data": "Few rows: which setting raises the mean of five seeds, or draws them together",
+    "ulmfit": "A language model of the domain first, on TREC by MiniLM",
+}
+
+
+def with_measured(page: str, evidence: Path = EVIDENCE) -> str:
+    """The page of methods with a table of every piece of evidence that there is."""
+    lines: list[str] = []
+    for name, title in TABLES.items():
+        file = evidence / f"methods-{name}.json"
+        if not file.is_file():
+            lines += [f"**{title}**: not measured yet.", ""]
+            continue
+        record = json.loads(file.read_text(encoding="utf-8"))
+        rows = record["figures"]["table"]
+        lines += [f"**{title}**: {rests_on(record)}.", ""]
+        lines += ["| | quality | 95 %, or of seeds | moving weights | share | seconds | peak MB | MB on disk |"]
+        lines += ["|---|---|---|---|---|---|---|---|", *(measured_row(row) for row in rows), ""]
+    return between(page, MEASURED, "\n".join(lines))
+
+
+def rests_on(record: dict[str, Any]) -> str:
+    """The metric, the rows, the threads, the day and the command of a table."""
+    rows = [row for row in record["figures"]["table"] if "refused" not in row]
+    metrics = " or ".join(sorted({row["primary"] for row in rows}))
+    train, test = (
+        " or ".join(f"{many:,}" for many in sorted({row["rows"][split] for row in rows})) for split in ("train", "test")
+    )
+    told = f"{metrics} on {test} test rows, {train} training rows, {record['figures']['threads']} thread(s)"
+    missing = record["figures"]["unfinished"]
+    told += f", {record['date'][:10]}; `{record['command']}`"
+    return told + (f"; not run: {', '.join(missing)}" if missing else "")
+
+
+def measured_row(row: dict[str, Any]) -> str:
+    if "refused" in row:
+        return f"| {row['cell']} | refused: {row['refused']} | | | | | | |"
+    spread = f"sd {row['deviation']:.3f}, worst {row['least']:.3f}, {row['seeds']} seeds" if row["seeds"] > 1 else ""
+    spread = spread or f"{row['interval'][0]:.3f} to {row['interval'][1]:.3f}"
+    costs = f"{row['trainable']:,.0f} | {row['share']:.2%} | {row['seconds']:,.0f}"
+    sizes = f"{row['peak_memory_bytes'] / 1e6:,.0f} | {row['model_bytes'] / 1e6:,.1f}"
+    return f"| {row['cell']} | {row['quality']:.3f} | {spread} | {costs} | {sizes} |"
+
+
+def between(page: str, marks: tuple[str, str], text: str) -> str:
+    """The page with another text between two marks."""
+    before, rest = page.split(marks[0])
+    return before + marks[0] + text + marks[1] + rest.split(marks[1])[1]
+
+
 def with_cells(page: str) -> str:
     """The page of methods with its table of methods and tasks."""
-    before, rest = page.split(CELLS[0])
-    behind = rest.split(CELLS[1])[1]
     kinds = [kind for kind in methods.KINDS if kind != "auto"]
     lines = [f"| | {' | '.join(tasks.KINDS)} |", "|---" * (len(tasks.KINDS) + 1) + "|"]
     for kind in kinds:
@@ -71,9 +127,9 @@ def with_cells(page: str) -> str:
     lines.append(
         f"| `head_first` | {' | '.join('no' if task in tasks.KEEP_THEIR_HEAD else 'yes' for task in tasks.KINDS)} |"
     )
-    return before + CELLS[0] + "\n".join(lines) + "\n" + CELLS[1] + behind
+    return between(page, CELLS, "\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":
     PAGE.write_text(reference(), encoding="utf-8")
-    METHODS_PAGE.write_text(with_cells(METHODS_PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    METHODS_PAGE.write_text(with_measured(with_cells(METHODS_PAGE.read_text(encoding="utf-8"))), encoding="utf-8")

@@ -14,7 +14,7 @@ from tunesmith.devices import Devices, memory_bytes
 from tunesmith.models.references import Base
 from tunesmith.recipe import Recipe
 from tunesmith.recipe.methods import KINDS as METHOD_KINDS
-from tunesmith.recipe.methods import Head, LowRank
+from tunesmith.recipe.methods import Head, LastLayers, LowRank
 from tunesmith.recipe.tasks import KEEP_THEIR_HEAD
 
 HOWARD = "Howard and Ruder 2018, arXiv:1801.06146"
@@ -90,12 +90,14 @@ def choose(
     task: Any,
     base: Base,
     devices: Devices,
+    depth: int,
     longest: int,
     rewrites: tuple[list[str], str],
 ) -> tuple[Recipe, list[Choice]]:
     """Replace every `auto` by its value.
 
     Args:
+        depth: how many layers the model has.
         longest: the most tokens that the model takes.
         rewrites: which fit the model, and why (see `rewrites.fitting`).
 
@@ -104,7 +106,7 @@ def choose(
     """
     choices: list[Choice] = []
     parameters = count_base_parameters(base)
-    recipe = _with_method(recipe, choices, len(splits.train), parameters, devices)
+    recipe = _with_method(recipe, choices, len(splits.train), parameters, devices, depth)
     steps_per_epoch = math.ceil(len(splits.train) / recipe.train.batch_size)
     full_rate = next(rate for limit, rate in FULL_RATES if parameters < limit)
     rate = full_rate * recipe.method.facts.rate_factor
@@ -150,7 +152,9 @@ def _with_head_first(recipe: Recipe, choices: list[Choice], full_rate: float) ->
     return recipe.but(method=recipe.method.but(head_first=first.but(learning_rate=rate)))
 
 
-def _with_method(recipe: Recipe, choices: list[Choice], rows: int, parameters: int, devices: Devices) -> Recipe:
+def _with_method(
+    recipe: Recipe, choices: list[Choice], rows: int, parameters: int, devices: Devices, depth: int
+) -> Recipe:
     if recipe.method.kind != "auto":
         return recipe
     head_is_new = recipe.task.kind not in KEEP_THEIR_HEAD
@@ -158,7 +162,10 @@ def _with_method(recipe: Recipe, choices: list[Choice], rows: int, parameters: i
     if recipe.teacher and recipe.teacher.layers is not None:
         kind, reason = "full", "a model that lost layers is another one, and all of it has to learn"
     choices.append(Choice("method", kind, reason))
-    return recipe.but(method=METHOD_KINDS[kind]())
+    settings = METHOD_KINDS[kind]()
+    if isinstance(settings, LastLayers) and 0 < depth < settings.layers:
+        settings = settings.but(layers=depth)
+    return recipe.but(method=settings)
 
 
 def choose_target(recipe: Recipe, settled: Any) -> tuple[Recipe, list[Choice]]:

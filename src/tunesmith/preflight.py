@@ -232,11 +232,21 @@ def _on_settings(recipe: Recipe, trainable: int) -> Iterator[Note]:
 
 
 def _on_disk(recipe: Recipe, trainable: int) -> Iterator[Note]:
-    needed = int(FREE_SPACE_FACTOR * (KEEP + 2) * trainable * 12)
+    needed = int(FREE_SPACE_FACTOR * trainable * _bytes_a_number(recipe))
     free = folders.free_bytes(Path(recipe.output))
     if free < needed:
         message = f"checkpoints will need about {needed:,} bytes, {free:,} are free"
         yield Note("disk", "stop", message, where=recipe.output, remedy="free some space or choose another output")
+
+
+def _bytes_a_number(recipe: Recipe) -> int:
+    """Bytes that all checkpoints hold at most for each number that moves: itself and two moments, 4 bytes each, and its
+    running mean if there is one. Of a phase that is judged the best one is kept besides the newest; another is being
+    written. Where the head is taught first only its own numbers have moments: these the factor has to cover."""
+    whole = 12 if recipe.train.ema is None else 16
+    head_alone = KEEP * 4 if getattr(recipe.method, "head_first", None) else 0
+    again = KEEP * whole + head_alone if recipe.train.refit else 0
+    return (KEEP + 2) * whole + head_alone + again
 
 
 def _on_bare_rows(lengths: Mapping[str, Lengths]) -> Iterator[Note]:

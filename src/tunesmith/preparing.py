@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from tunesmith import methods, preflight, rewrites, tasks
-from tunesmith.choices import HOWARD, Choice, choose, choose_target, steps_of, total_steps
+from tunesmith.choices import Choice, choose, choose_target, steps_of, total_steps
 from tunesmith.data.batches import Order
 from tunesmith.data.findings import Finding
 from tunesmith.data.loading import Splits
@@ -23,7 +23,6 @@ from tunesmith.fitting import Voice
 from tunesmith.lengths import Lengths, count_lengths
 from tunesmith.methods.contract import Span
 from tunesmith.methods.head_first import require_new_head
-from tunesmith.methods.own_weights import Joining
 from tunesmith.models import layers
 from tunesmith.models.layers import count_parameters
 from tunesmith.models.loaded import Loaded
@@ -102,7 +101,8 @@ def settle(recipe: Recipe, material: Material, devices: Devices, voice: Voice, r
     task = with_teacher(recipe, task, loaded, devices)
     models, virtual = (loaded, *task.others), recipe.method.virtual_tokens
     fitting = _fitting_rewrites(recipe, models, devices)
-    recipe, choices = choose(recipe, splits, task, base, devices, longest_input(loaded, virtual), fitting)
+    depth, longest = len(layers.blocks(loaded.model)), longest_input(loaded, virtual)
+    recipe, choices = choose(recipe, splits, task, base, devices, depth, longest, fitting)
     require_positions(recipe, loaded, virtual)
     if recipe.teacher:
         require_positions(recipe, task.teacher, who="the teacher")
@@ -133,27 +133,15 @@ def note(start: Start, findings: Sequence[Finding], lengths: Mapping[str, Length
         message = "the base has no head for this task: what a new one says at first would spoil what the base knows"
         remedy = "train one with `method: head`, then name that run folder as the model of this recipe"
         notes.append(Note(NEW_HEAD, "stop", message, start.recipe.model, remedy, KUMAR))
-    if start.recipe.method.kind == "gradual-unfreezing":
-        notes += _on_joining(start)
+    rows, batch = len(start.splits.train), start.recipe.train.batch_size
+    span = Span(total_steps(start.recipe, rows), steps_of(1.0, rows, batch), start.recipe.seed)
+    notes += [Note(level="info", **asdict(remark)) for remark in start.method.remarks(start.loaded, span)]
     teacher = start.recipe.teacher
     if teacher and may_know(teacher, start.splits.test, start.recipe.task.columns):
         message = "the teacher's own sealed test held other rows: some of these it may have been trained on"
         remedy = "judge on the rows that the teacher was judged on; then nobody has learned them"
         notes.append(Note("teacher-knows-test", "warn", message, teacher.model, remedy))
     return notes
-
-
-def _on_joining(start: Start) -> list[Note]:
-    """Whether layers are left that never join."""
-    rows, batch = len(start.splits.train), start.recipe.train.batch_size
-    span = Span(total_steps(start.recipe, rows), steps_of(1.0, rows, batch), start.recipe.seed)
-    deepest = max(layers.depths(start.loaded.model, start.loaded.head_names).values())
-    joined = Joining.of(start.method.settings, span, deepest).depth_at(span.steps)
-    if joined >= deepest:
-        return []
-    message = f"{joined} of {deepest} layers (the embeddings count as one) join the head before training ends"
-    remedy = "method.until: 0.5 lets all join in the first half; or more epochs, or a smaller method.every"
-    return [Note("layers-never-join", "info", message, remedy=remedy, source=HOWARD, count=deepest - joined)]
 
 
 def apply_method(method: Any, loaded: Loaded, seed: int, devices: Devices, dropout: float | None = None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,29 @@ def test_the_reference_page_is_made_from_the_code() -> None:
     spec.loader.exec_module(module)
     assert (ROOT / "docs" / "recipe.md").read_text(encoding="utf-8") == module.reference(), "run `make docs`"
     methods = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
-    assert methods == module.with_cells(methods), "run `make docs`"
+    assert methods == module.with_measured(module.with_cells(methods)), "run `make docs`"
+
+
+def test_what_was_measured_stands_with_its_rows(tmp_path: Path) -> None:
+    """Of evidence that is missing the page says so; of what is there, how many rows it rests on."""
+    generate = runpy.run_path(str(ROOT / "docs" / "generate.py"))
+    page = "before\n" + "old\n".join(generate["MEASURED"]) + "behind\n"
+    empty = generate["with_measured"](page, tmp_path)
+    assert empty.count("not measured yet") == len(generate["TABLES"]) and "old" not in empty
+    row = {
+        "cell": "lora", "primary": "accuracy", "rows": {"train": 2926, "validation": 154, "test": 3080}, "epochs": 3,
+        "seeds": 1, "quality": 0.9, "interval": [0.88, 0.92], "deviation": None, "least": 0.9, "share": 0.01,
+        "trainable": 1000, "parameters": 100_000, "seconds": 60.0, "peak_memory_bytes": 5e8, "model_bytes": 1e6,
+    }  # fmt: skip
+    several = {**row, "cell": "full", "seeds": 5, "interval": None, "deviation": 0.02, "least": 0.85}
+    figures = {"table": [row, several, {"cell": "prompt", "refused": "no"}], "threads": 1, "unfinished": ["dora"]}
+    record = {"figures": figures, "date": "2026-01-01T00:00:00", "command": "python -m bench.methods banking77"}
+    (tmp_path / "methods-banking77.json").write_text(json.dumps(record))
+    found = generate["with_measured"](page, tmp_path)
+    assert "3,080 test rows, 2,926 training rows" in found and "not run: dora" in found
+    assert "| lora | 0.900 | 0.880 to 0.920 | 1,000 | 1.00% | 60 | 500 | 1.0 |" in found
+    assert "sd 0.020, worst 0.850, 5 seeds" in found and "| prompt | refused: no |" in found
+    assert generate["with_measured"](found, tmp_path) == found and found.endswith("behind\n")
 
 
 def test_the_readme_names_every_command() -> None:

@@ -6,6 +6,7 @@ import importlib.util
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -190,6 +191,27 @@ def test_a_t5_keeps_exact_what_it_wants_exact(writers: Bases) -> None:
     kinds = {name.removesuffix(".base_layer").rpartition(".")[2]: type(module).__name__
              for name, module in bench.loaded.model.named_modules() if name.endswith(".base_layer")}  # fmt: skip
     assert kinds["wo"] == "Linear" and kinds["wi"] == kinds["q"] == "Linear4bit"
+
+
+@quantises
+def test_what_stayed_exact_is_merged_too(writers: Bases) -> None:
+    bench = set_up(writers("t5"), Qlora(rank=4), precision="fp32", kind="summarization")
+    with torch.no_grad():
+        for name, parameter in bench.loaded.model.named_parameters():
+            if ".lora_B." in name:
+                parameter.normal_(0.0, 0.1)
+    ids = torch.tensor([[5, 6, 7], [8, 9, 10]])
+    inputs = {"input_ids": ids, "decoder_input_ids": ids[:, :2]}
+    model: Any = bench.loaded.model.eval()
+    with torch.no_grad():
+        unmerged = model(**inputs).logits
+        with model.disable_adapter():
+            plain = model(**inputs).logits
+        merged: Any = bench.method.merge(bench.loaded)
+        found = merged(**inputs).logits
+    kinds = {type(module) for name, module in merged.named_modules() if name.endswith((".wo", ".q"))}
+    assert kinds == {torch.nn.Linear}
+    assert float((found - unmerged).abs().max()) <= 1e-4 < 1e-2 < float((plain - unmerged).abs().max())
 
 
 def test_without_the_package_it_is_named(bases: Bases, monkeypatch: pytest.MonkeyPatch) -> None:

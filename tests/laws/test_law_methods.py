@@ -13,6 +13,7 @@ import torch
 from workbench import Bench, recipe_of, run_tiny, set_up, train
 
 import tiny
+from tunesmith import preflight
 from tunesmith.checking import check
 from tunesmith.checkpoints import path_of
 from tunesmith.errors import ModelError
@@ -157,7 +158,7 @@ def test_a_head_that_the_base_brings_is_not_taught_first(bases: Bases, tmp_path:
 @pytest.mark.parametrize("kind", ["prefix", "prompt"])
 @pytest.mark.parametrize("task", ["sentence-similarity", "image-classification"])
 def test_what_no_model_of_a_task_can_have_is_refused_by_the_recipe(tmp_path: Path, kind: str, task: str) -> None:
-    with pytest.raises(ValueError, match=f"{kind} is not for {task}"):
+    with pytest.raises(ValueError, match=f"{kind} is not for {task}: its models take no virtual tokens"):
         recipe_of(tmp_path, tmp_path, tmp_path, task=task, method=kind)
 
 
@@ -315,6 +316,44 @@ def test_layers_that_never_join_are_told(bases: Bases, tmp_path: Path, settings:
     method, epochs = {"kind": "gradual-unfreezing", **settings}, {"steps": None, "epochs": 2.0}
     notes, *_ = check(recipe_of(bases("bert"), data, tmp_path / "run", method=method, train=epochs))
     assert [note.count for note in notes if note.code == "layers-never-join"] == [left] * bool(left)
+
+
+@pytest.mark.parametrize(("depth", "moving"), [(1, 1), (3, 2)])
+def test_auto_asks_for_no_more_layers_than_there_are(bases: Bases, tmp_path: Path, depth: int, moving: int) -> None:
+    data = tiny.write_rows(tmp_path / "train.jsonl", tiny.make_rows(150))
+    recipe = recipe_of(bases("bert", layers=depth), data, tmp_path / "run", method="auto")
+    *_, settled = check(recipe)
+    assert settled.method == LastLayers(layers=moving)
+
+
+FURTHER: dict[str, tuple[dict[str, Any], Any]] = {
+    "one phase": ({}, None),
+    "a running mean": ({"ema": 0.9}, None),
+    "four phases": ({"ema": 0.9, "refit": True}, {"epochs": 1}),
+}
+
+
+@pytest.mark.parametrize("case", FURTHER)
+def test_checkpoints_need_what_was_said(
+    bases: Bases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str
+) -> None:
+    """The room that is asked for holds all checkpoints of all phases and one more, and is at most twice as large."""
+    data = tiny.write_rows(tmp_path / "train.jsonl", tiny.make_rows(30))
+    further, head_first = FURTHER[case]
+    course = {"steps": 6, "evaluate_every": 1, "checkpoint_every": 1, **further}
+    method = {"kind": "full", "head_first": head_first}
+    sections: dict[str, Any] = {"train": course, "method": method}
+    run = run_tiny(bases("bert"), data, tmp_path / "run", **sections)
+    sizes: dict[Path, int] = {}
+    for file in run.folder.checkpoints.rglob("*.safetensors"):
+        sizes[file.parent] = sizes.get(file.parent, 0) + file.stat().st_size
+    needed = sum(sizes.values()) + max(sizes.values())
+    monkeypatch.setattr(preflight.folders, "free_bytes", lambda path: 0)
+    [note] = preflight._on_disk(
+        recipe_of(bases("bert"), data, tmp_path / "run", **sections), run.manifest["parameters"]["trainable"]
+    )
+    asked = int(note.message.split("about ")[1].split(" bytes")[0].replace(",", ""))
+    assert needed <= asked <= 2 * needed
 
 
 @pytest.mark.parametrize("family", ("bert", "roberta", "distilbert", "llama"))

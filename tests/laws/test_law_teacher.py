@@ -33,7 +33,7 @@ from tunesmith.recipe import tasks as task_settings
 from tunesmith.recipe.reading import read_recipe, write_recipe
 from tunesmith.run import resume, run
 from tunesmith.tasks.contract import Draw, Limit
-from tunesmith.tasks.distillation import Distilled
+from tunesmith.tasks.distillation import Distilled, overheard
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 
@@ -205,6 +205,36 @@ def taught(teacher: Run, **settings: Any) -> dict[str, Any]:
     return {"model": str(teacher.folder.path), **settings}
 
 
+@pytest.mark.parametrize("family", ["Bert", "Albert"])
+def test_the_last_layer_is_heard_once_a_pass(family: str) -> None:
+    """Also where layers are shared, and one is passed through three times: what the last of them gives."""
+    import transformers
+
+    size = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2}
+    config = getattr(transformers, f"{family}Config")(vocab_size=20, **size)
+    model = getattr(transformers, f"{family}ForSequenceClassification")(config).eval()
+    batches = [torch.randint(3, 20, shape) for shape in ((2, 5), (3, 4))]
+    with torch.no_grad(), overheard(model, True) as heard:
+        states = [model(input_ids=ids, output_hidden_states=True).hidden_states[-1] for ids in batches]
+    assert len(heard) == 2 and all(torch.equal(mine, state) for mine, state in zip(heard, states, strict=True))
+    with torch.no_grad():
+        model(input_ids=batches[0])
+    assert len(heard) == 2
+
+
+def test_who_does_not_hear_the_teacher_takes_its_path(tmp_path: Path) -> None:
+    """Its baseline differs in the teacher alone, so it has no rewrites that the run itself could not have."""
+    pairs = []
+    for hidden in (0.0, 0.5):
+        recipe = recipe_of(
+            tmp_path / "base", tmp_path / "a", tmp_path / "run", teacher={"model": "t", "hidden": hidden}
+        )
+        other = recipe.without_teacher()
+        assert other.teacher is not None and (other.teacher.alpha, other.teacher.hidden) == (0, 0)
+        pairs.append((recipe.train.rewrites, other.train.rewrites))
+    assert pairs == [("auto", "auto"), ("auto", "off")]
+
+
 def test_at_alpha_0_nothing_is_heard(bases: Bases, data: Path, teacher: Run, tmp_path: Path) -> None:
     """The plain training, bit for bit, with dropout: losses and weights."""
     base = bases("bert", seed=3)
@@ -346,6 +376,30 @@ def test_a_teacher_may_be_an_adapter(bases: Bases, data: Path, tmp_path: Path) -
     assert lines(student.folder.steps)[0]["teacher_loss"] < 0.1
     rows = [Row({"text": "my cash is lost"}, "", 1)]
     assert student.outputs(rows)[0] == pytest.approx(whole.outputs(rows)[0], abs=1e-5)
+
+
+@pytest.mark.parametrize(("base", "objective"), [("llama+causal", "causal"), ("bert+masked", "masked")])
+def test_a_language_model_tuned_by_an_adapter_goes_on(bases: Bases, tmp_path: Path, base: str, objective: str) -> None:
+    """Merged, with the tokens that were added for it, it answers as the run did; and a student can be cut from it."""
+    data = tiny.write_rows(tmp_path / "train.jsonl", tiny.make_sentences(40))
+    task = {"kind": "language-modeling", "objective": objective, "add_tokens": ["lostcard"]}
+    whole = run_tiny(bases(base), data, tmp_path / "teacher", task=task, method={"kind": "lora", "rank": 4})
+    settings = task_settings.LanguageModeling(objective=objective)  # type: ignore[arg-type]
+    merged = tasks.build(settings).load(find_base(str(whole.folder.path)), 0, torch.float64)
+    tokens = merged.processor(["my lostcard is lost"], return_tensors="pt")
+    tokens.pop("token_type_ids", None)
+    opened = whole.load(DEVICES)
+    assert opened.processor("lostcard")["input_ids"] == merged.processor("lostcard")["input_ids"]
+    with torch.no_grad():
+        mine, theirs = (model.eval()(**tokens).logits for model in (merged.model, opened.model))
+        plain = tasks.build(settings.but(add_tokens=["lostcard"])).load(find_base(str(bases(base))), 0, torch.float64)
+        untuned = plain.model.eval()(**tokens).logits
+    assert float((mine - theirs).abs().max()) <= 1e-6 < 1e-3 < float((mine - untuned).abs().max())
+    student = run_tiny(whole.folder.path, data, tmp_path / "s", task=task, teacher=taught(whole, layers=2))
+    assert read_json(student.folder.model / "config.json")["num_hidden_layers"] == 2
+    other = {"causal": "masked", "masked": "causal"}[objective]
+    with pytest.raises(ModelError, match=f"was not trained for language-modeling with the objective {other}"):
+        tasks.build(settings.but(objective=other)).load(find_base(str(whole.folder.path)), 0, torch.float64)
 
 
 def test_the_student_beside_its_teacher(data: Path, teacher: Run, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,10 +23,23 @@ class Span:
     seed: int
 
 
+@dataclass(frozen=True)
+class Remark:
+    """What a method has to tell before training; it forbids nothing. `count` is how many things are concerned."""
+
+    code: str
+    message: str
+    remedy: str = ""
+    source: str = ""
+    count: int = 0
+
+
 class Method(Protocol):
     """The contract. What happens at a step must be a pure function of the step, so that a resumed run is exact."""
 
     def apply(self, loaded: Loaded) -> Loaded: ...
+
+    def remarks(self, loaded: Loaded, span: Span) -> Sequence[Remark]: ...
 
     def begin(self, loaded: Loaded, span: Span) -> None: ...
 
@@ -58,6 +71,10 @@ class UsualMethod:
 
     some_wait = False
     """Whether there are steps in which some of the moving weights get no gradient."""
+
+    def remarks(self, loaded: Loaded, span: Span) -> Sequence[Remark]:
+        """What there is to tell of a training of this length."""
+        return ()
 
     def begin(self, loaded: Loaded, span: Span) -> None:
         """A phase begins, at its first step or, resumed, at a later one: before a checkpoint's weights are loaded."""

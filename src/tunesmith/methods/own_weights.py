@@ -4,7 +4,7 @@ unfreezing, biases."""
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 
 from tunesmith.errors import ModelError
-from tunesmith.methods.contract import Span, UsualMethod
+from tunesmith.methods.contract import Remark, Span, UsualMethod
 from tunesmith.methods.head_first import only
 from tunesmith.methods.regularisers import Mixout, Named, StartingPoint
 from tunesmith.models import layers
@@ -135,6 +135,16 @@ class GradualTuning(_OwnWeights):
         _refuse_shared(loaded)
         loaded.model.requires_grad_(True)
         return loaded
+
+    def remarks(self, loaded: Loaded, span: Span) -> Sequence[Remark]:
+        """Whether layers are left that never join."""
+        deepest = max(layers.depths(loaded.model, loaded.head_names).values())
+        joined = Joining.of(self.settings, span, deepest).depth_at(span.steps)
+        if joined >= deepest:
+            return ()
+        message = f"{joined} of {deepest} layers (the embeddings count as one) join the head before training ends"
+        remedy = "method.until: 0.5 lets all join in the first half; or more epochs, or a smaller method.every"
+        return [Remark("layers-never-join", message, remedy, self.settings.facts.source, deepest - joined)]
 
     def begin(self, loaded: Loaded, span: Span) -> None:
         super().begin(loaded, span)

@@ -43,7 +43,8 @@ class QloraTuning(LowRankTuning):
         model.is_loaded_in_4bit = False
         for name, module in list(model.named_modules()):
             if hasattr(module, "lora_A") and hasattr(module, "base_layer"):
-                linear = _plain(module.base_layer, loaded.dtype)
+                exact = module.base_layer
+                linear: Any = _plain(exact, loaded.dtype) if _is_quantised(exact) else exact
                 linear.weight += module.get_delta_weight("default").to(linear.weight.dtype)
                 _replace(model, name, linear)
             elif _is_quantised(module) and not name.endswith(".base_layer"):

@@ -10,7 +10,7 @@ from torch import nn
 
 from tunesmith.errors import ModelError
 from tunesmith.models import safety
-from tunesmith.models.heads import load_tokenizer, quiet_library, require_body
+from tunesmith.models.heads import load_tokenizer, merged, quiet_library, require_body
 from tunesmith.models.layers import head_names, under
 from tunesmith.models.loaded import Loaded
 from tunesmith.models.references import Base
@@ -32,9 +32,7 @@ def load_language_model(
     import transformers
 
     quiet_library()
-    if base.adapters:
-        message = "an adapter for another task cannot go on as a language model"
-        raise ModelError(message, base.reference, "take the base that the adapter was made for, or a run of `full`")
+    words = [*_require_language_adapter(base, objective), *words]
     _require_objective(base, objective)
     processor = load_tokenizer(base.folder)
     if objective == "masked" and processor.mask_token_id is None:
@@ -56,10 +54,23 @@ def load_language_model(
             if pieces:
                 _add_tokens(model, len(processor), list(pieces.values()))
         require_body(model, info, base.folder)
-        return model
+        return merged(model, base)
 
     model = make()
     return Loaded(model, processor, head_names(model), ("token",), base, reload=make, head_is_new=is_new)
+
+
+def _require_language_adapter(base: Base, objective: str) -> Sequence[str]:
+    """The words that became tokens of their own where an adapter of a base was trained.
+
+    Raises:
+        ModelError: the adapter was not trained as such a language model.
+    """
+    task = base.card.get("task") or {}
+    if base.adapters and (task.get("kind"), task.get("objective")) != ("language-modeling", objective):
+        message = f"its adapter was not trained for language-modeling with the objective {objective}"
+        raise ModelError(message, base.reference, "take the base that the adapter was made for, or a run of `full`")
+    return task.get("add_tokens", ()) if base.adapters else ()
 
 
 def _require_objective(base: Base, objective: str) -> None:

@@ -131,7 +131,7 @@ def require_fitting(task: Any, train: Train, judge: Judge, more_baselines: tuple
 def require_method(task: Any, method: Any) -> None:
     """Raise ValueError, its key first, where a task's models cannot have a method, whatever the base."""
     if method.kind != "auto" and task.kind in method.facts.not_for:
-        raise ValueError(f"method.kind: {method.kind} is not for {task.kind}, whose models take no virtual tokens")
+        raise ValueError(f"method.kind: {method.kind} is not for {task.kind}: {method.facts.not_for[task.kind]}")
     if getattr(method, "head_first", None) and task.kind in KEEP_THEIR_HEAD:
         raise ValueError(f"method.head_first: the head of {task.kind} comes with the base: nothing to learn first")
 
@@ -228,11 +228,20 @@ class Recipe(Settings):
         return self.but(stages=[], judge=judge, deploy=Deploy(), track=[], output=output)
 
     def without_teacher(self) -> Recipe:
-        """The recipe's own training of the same student, but for the teacher, which it does not hear."""
+        """The recipe's own training of the same student, but for the teacher, which it does not hear: by the same path,
+        so without the rewrites that `hidden` excludes."""
         assert self.teacher is not None
+        train = self.train.but(rewrites="off") if self.teacher.hidden > 0 else self.train
         unheard = self.teacher.but(alpha=0.0, hidden=0.0)
         judge, output = self.judge.but(baselines="off"), os.path.join(self.output, WITHOUT_TEACHER)
-        own = {"model": self.starts_from, "stages": [], "teacher": unheard, "judge": judge, "output": output}
+        own = {
+            "model": self.starts_from,
+            "stages": [],
+            "teacher": unheard,
+            "train": train,
+            "judge": judge,
+            "output": output,
+        }
         return self.but(**own, deploy=Deploy(), track=[])
 
     @property

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
@@ -23,7 +24,7 @@ class Facts:
         source: where it, or its usual rates, come from.
         cited: the key of its paper among those that a manuscript can cite; "" for none.
         is_adapter: whether its result is kept without the weights of the base.
-        not_for: kinds of task whose models cannot have it, whatever the base.
+        not_for: kinds of task whose models cannot have it, whatever the base, and why not.
         is_base: whether its result can be the base of a further training.
     """
 
@@ -33,7 +34,7 @@ class Facts:
     source: str = DEVLIN
     cited: str = ""
     is_adapter: bool = False
-    not_for: tuple[str, ...] = ()
+    not_for: Mapping[str, str] = field(default_factory=dict)
     is_base: bool = True
 
 
@@ -157,6 +158,8 @@ class BitFit(Tuning):
 class LowRank(Tuning):
     """What all kinds of low-rank updates have."""
 
+    facts = Facts("low-rank updates beside frozen weights", 10.0, (1e-5, 5e-3), is_adapter=True)
+
     rank: PositiveInt = 8
     """The rank r of each update."""
 
@@ -181,13 +184,11 @@ class LowRank(Tuning):
 class Lora(LowRank):
     """Low-rank updates beside frozen weights (Hu et al. 2021, arXiv:2106.09685), by PEFT and in its file format."""
 
-    facts = Facts(
-        "LoRA (low-rank updates beside frozen weights)",
-        10.0,
-        (1e-5, 5e-3),
-        "Hu et al. 2021, arXiv:2106.09685",
-        "hu2022lora",
-        is_adapter=True,
+    facts = replace(
+        LowRank.facts,
+        words="LoRA (low-rank updates beside frozen weights)",
+        source="Hu et al. 2021, arXiv:2106.09685",
+        cited="hu2022lora",
     )
 
     kind: Literal["lora"] = "lora"
@@ -197,13 +198,11 @@ class Dora(LowRank):
     """LoRA for the direction of each weight's rows, and a learned length for each of them (Liu et al. 2024,
     arXiv:2402.09353), by PEFT. Closer to full fine-tuning at low ranks; a step costs more than LoRA's."""
 
-    facts = Facts(
-        "DoRA (low-rank updates of directions beside learned lengths)",
-        10.0,
-        (1e-5, 5e-3),
-        "Liu et al. 2024, arXiv:2402.09353",
-        "liu2024dora",
-        is_adapter=True,
+    facts = replace(
+        LowRank.facts,
+        words="DoRA (low-rank updates of directions beside learned lengths)",
+        source="Liu et al. 2024, arXiv:2402.09353",
+        cited="liu2024dora",
     )
 
     kind: Literal["dora"] = "dora"
@@ -214,13 +213,11 @@ class Qlora(LowRank):
     arXiv:2305.14314), on CPU and GPU: an eighth of the memory that the body takes while training and answering. Loading
     needs all of it once. Asks for `pip install "tunesmith[quant]"`."""
 
-    facts = Facts(
-        "QLoRA (low-rank updates beside weights kept in 4 bits)",
-        10.0,
-        (1e-5, 5e-3),
-        "Dettmers et al. 2023, arXiv:2305.14314",
-        "dettmers2023qlora",
-        is_adapter=True,
+    facts = replace(
+        LowRank.facts,
+        words="QLoRA (low-rank updates beside weights kept in 4 bits)",
+        source="Dettmers et al. 2023, arXiv:2305.14314",
+        cited="dettmers2023qlora",
         is_base=False,
     )
 
@@ -253,6 +250,15 @@ class Ia3(Tuning):
 class VirtualTokens(MethodSettings):
     """Methods that put learned tokens before each row."""
 
+    facts = Facts(
+        "learned tokens before each row",
+        50.0,
+        (1e-4, 1e-1),
+        is_adapter=True,
+        is_base=False,
+        not_for=dict.fromkeys(("sentence-similarity", "image-classification"), "its models take no virtual tokens"),
+    )
+
     tokens: Annotated[int, Field(ge=1, le=1_000)] = 20
     """How many. Each takes a place from the rows' own tokens."""
 
@@ -265,15 +271,11 @@ class Prefix(VirtualTokens):
     """Learned keys and values before those of each row, in every layer of a frozen body (Li and Liang 2021,
     arXiv:2101.00190), by PEFT and in its file format."""
 
-    facts = Facts(
-        "prefix tuning (learned keys and values before each row)",
-        50.0,
-        (1e-4, 1e-1),
-        "Li and Liang 2021, arXiv:2101.00190",
-        "li2021prefix",
-        is_adapter=True,
-        is_base=False,
-        not_for=("sentence-similarity", "image-classification"),
+    facts = replace(
+        VirtualTokens.facts,
+        words="prefix tuning (learned keys and values before each row)",
+        source="Li and Liang 2021, arXiv:2101.00190",
+        cited="li2021prefix",
     )
 
     kind: Literal["prefix"] = "prefix"
@@ -283,15 +285,13 @@ class Prompt(VirtualTokens):
     """Learned embeddings before those of each row on a frozen body (Lester et al. 2021, arXiv:2104.08691), by PEFT and
     in its file format. The fewest weights of all methods; small models learn little by it."""
 
-    facts = Facts(
-        "prompt tuning (learned embeddings before each row)",
-        100.0,
-        (1e-4, 5e-1),
-        "Lester et al. 2021, arXiv:2104.08691",
-        "lester2021prompt",
-        is_adapter=True,
-        is_base=False,
-        not_for=("sentence-similarity", "image-classification"),
+    facts = replace(
+        VirtualTokens.facts,
+        words="prompt tuning (learned embeddings before each row)",
+        rate_factor=100.0,
+        usual_rates=(1e-4, 5e-1),
+        source="Lester et al. 2021, arXiv:2104.08691",
+        cited="lester2021prompt",
     )
 
     kind: Literal["prompt"] = "prompt"
@@ -312,11 +312,12 @@ class Bottlenecks(Tuning):
 
 class Houlsby(Bottlenecks):
     """Bottlenecks behind attention and behind the feed-forward part of every block; these, the blocks' norms and the
-    head move (Houlsby et al. 2019, arXiv:1902.00751)."""
+    head move (Houlsby et al. 2019, arXiv:1902.00751). Its usual rate is 20 times that of full fine-tuning: of 5, 10 and
+    20 times, 20 learned fastest on 684 rows of BANKING77 (MiniLM, 4 epochs: accuracy 0.24, 0.39, 0.60)."""
 
     facts = Facts(
         "Houlsby adapters (bottlenecks in every sub-layer)",
-        5.0,
+        20.0,
         (1e-5, 1e-2),
         "Houlsby et al. 2019, arXiv:1902.00751",
         "houlsby2019adapters",
@@ -332,11 +333,11 @@ class Houlsby(Bottlenecks):
 
 class Pfeiffer(Bottlenecks):
     """One bottleneck at the end of every block; these and the head move: half as many weights as `houlsby` (Pfeiffer et
-    al. 2021, arXiv:2005.00247)."""
+    al. 2021, arXiv:2005.00247). Its usual rate was found as that of `houlsby` (accuracy 0.27, 0.38, 0.55)."""
 
     facts = Facts(
         "Pfeiffer adapters (a bottleneck at the end of every block)",
-        5.0,
+        20.0,
         (1e-5, 1e-2),
         "Pfeiffer et al. 2021, arXiv:2005.00247",
         "pfeiffer2021adapterfusion",

@@ -76,20 +76,29 @@ class Distilled:
 
 @contextlib.contextmanager
 def overheard(model: torch.nn.Module, listens: bool) -> Iterator[list[torch.Tensor]]:
-    """What the last layer of a body gives while the block is run: (V, T, D) of each pass; nothing if nobody listens."""
+    """What the last layer of a body gives while the block is run: (V, T, D) of each pass; nothing if nobody listens.
+
+    A layer that is passed through several times, as ALBERT's are, is heard the last time.
+    """
     heard: list[torch.Tensor] = []
+    latest: list[torch.Tensor] = []
 
     def keep(layer: Any, inputs: Any, output: Any) -> None:
-        heard.append(output[0] if isinstance(output, tuple) else output)
+        latest[:] = [output[0] if isinstance(output, tuple) else output]
+
+    def end(body: Any, inputs: Any, output: Any) -> None:
+        heard.append(latest.pop())
 
     if not listens:
         yield heard
         return
-    hook = layers.blocks(layers.body(model))[-1][1].register_forward_hook(keep)
+    body = layers.body(model)
+    hooks = [layers.blocks(body)[-1][1].register_forward_hook(keep), body.register_forward_hook(end)]
     try:
         yield heard
     finally:
-        hook.remove()
+        for hook in hooks:
+            hook.remove()
 
 
 def of_one(logits_NC: torch.Tensor, teacher_NC: torch.Tensor, temperature: float) -> torch.Tensor:
