@@ -86,6 +86,9 @@ def _carry_out(recipe: Recipe, folder: RunFolder, accept: Sequence[str], voice: 
             f"machine.processes: {recipe.machine.processes} asked for, this is the only process",
             remedy="use the command `tunesmith run`, which starts them, or torchrun",
         )
+    if recipe.machine.sharding != "none" and devices.world_size == 1:
+        message = f"machine.sharding: {recipe.machine.sharding} asked for, but this is the only process"
+        raise RecipeError(message, remedy="machine.processes: 2 or more, or sharding: none")
     with joined(devices), stop_signals() as stop:
         _carry_out_stages(recipe, folder, accept, voice if is_first() else SILENT)
         if devices.is_first:
@@ -229,10 +232,9 @@ def _fit_and_take_best(fit: Fit, work: Work, folder: RunFolder) -> Progress:
     fit.voice.stage("training")
     held = (work.splits.validation, work.examples["validation"])
     _teach_head_first(fit, folder.checkpoints, work.examples["train"])
-    progress = fit.run(Phase("fit", folder.checkpoints, work.examples["train"], work.steps, held))
-    best = checkpoints.read(checkpoints.path_of(folder.checkpoints, progress.best_step))
-    checkpoints.load_weights(best.path, work.loaded)
-    fit.take_average(best.path)
+    phase = Phase("fit", folder.checkpoints, work.examples["train"], work.steps, held)
+    progress = fit.run(phase)
+    fit.take(phase, progress.best_step)
     fit.voice.say(f"training is over ({progress.ended}); the best step was {progress.best_step}")
     return progress
 
@@ -244,8 +246,8 @@ def _refit(fit: Fit, work: Work, folder: RunFolder, steps: int) -> None:
     apply_method(work.method, work.loaded, work.recipe.seed, work.devices, work.recipe.train.dropout)
     examples = [*work.examples["train"], *work.examples["validation"]]
     _teach_head_first(fit, folder.checkpoints / "refit", examples)
-    fit.run(Phase("refit", folder.checkpoints / "refit", examples, fit.devices.agree(steps), held=None))
-    fit.take_average()
+    phase = Phase("refit", folder.checkpoints / "refit", examples, fit.devices.agree(steps), held=None)
+    fit.take(phase, fit.run(phase).step)
 
 
 def _teach_head_first(fit: Fit, place: Path, examples: Sequence[Example]) -> None:
