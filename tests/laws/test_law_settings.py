@@ -543,7 +543,11 @@ TABLE: dict[str, Row] = {
     ),
 }
 
-ELSEWHERE = {"machine.processes": "test_processes_are_started", "track": "test_a_tracker_is_started"}
+ELSEWHERE = {
+    "machine.processes": "test_processes_are_started",
+    "machine.sharding": "test_two_processes_with_parts_are_one",
+    "track": "test_a_tracker_is_started",
+}
 """Settings that a run in one process cannot show, and the test that does."""
 
 
