@@ -74,13 +74,14 @@ class Devices:
         comes and let go behind it; what is in no block stays gathered through a pass. All ranks must make equally many
         passes, forward and back: each is an exchange. Gradients come as the mean over ranks, as behind DDP.
 
-        Mixed precision is autocast's, as in one process; weights are gathered as they are stored.
+        In mixed precision weights are gathered as they are computed with, and gradients added up as weights are stored.
+        Autocast alone would cast whole weights, and keep those for the way back.
 
         Raises:
             ModelError: it has a weight of a single number, or weights of several types: FSDP2 does not part these.
         """
         from torch.distributed.device_mesh import init_device_mesh
-        from torch.distributed.fsdp import fully_shard
+        from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
         scalars = [name for name, parameter in model.named_parameters() if parameter.ndim == 0]
         types = {str(parameter.dtype).removeprefix("torch.") for parameter in model.parameters()}
@@ -88,9 +89,10 @@ class Devices:
             why = f"{scalars[0]} is a single number" if scalars else f"weights of several types ({', '.join(types)})"
             raise ModelError(f"machine.sharding: full is not for this model: {why}", remedy="sharding: none")
         mesh = init_device_mesh(self.device.type, (self.world_size,))
+        mixed = MixedPrecisionPolicy(self.compute, self.compute and self.stored, cast_forward_inputs=False)
         with machine_errors_named():
             for module in (*blocks, model):
-                fully_shard(module, mesh=mesh)
+                fully_shard(module, mesh=mesh, mp_policy=mixed)
 
     def gradients_kept(self, entry: nn.Module | None, last: bool) -> contextlib.AbstractContextManager[object]:
         """Around each backward: gradients are exchanged in the last micro-batch of a step only; where weights are
