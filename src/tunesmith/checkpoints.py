@@ -114,6 +114,7 @@ def save(
         raise
     if devices.is_first:
         rotate(place, best_step=progress.best_step)
+    devices.wait()  # nobody may look for it before it is there
     return final
 
 
