@@ -1,8 +1,10 @@
 """Checkpoints: staged, hashed, atomic; the newest *valid* one is resumed, and a resumed run is exact.
 
 A checkpoint holds the weights that move (frozen ones come from the base), the optimizer's moments and the progress
-of the run, as safetensors and JSON. Generators need no saving: they are seeded anew at every step. The manifest, with
-a size and a SHA-256 for every file, is written last; the folder appears under its final name by one rename.
+of the run, as safetensors and JSON. Where processes share the weights out, each writes files of its own with its part;
+parts of a tensor follow each other along its first dimension. Generators need no saving: they are seeded anew at every
+step. The manifest, with a size and a SHA-256 for every file, is written last; the folder appears under its final name
+by one rename.
 """
 
 from __future__ import annotations
@@ -10,7 +12,8 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +24,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from tunesmith import folder as folders
+from tunesmith.devices import Devices, is_part, laid_out_like, own_part
 from tunesmith.errors import CheckpointError, ResourceError
 from tunesmith.models.averages import Average
 from tunesmith.models.loaded import Loaded
@@ -30,6 +34,16 @@ KEEP = 2
 MEAN = "mean"
 WEIGHTS, MOMENTS, STATE, MANIFEST = "weights.safetensors", "moments.safetensors", "state.json", "manifest.json"
 _NAME = re.compile(r"step-(\d{9})")
+
+
+ALONE = Devices(torch.device("cpu"), None, torch.float32, threads=1)
+"""A process that holds the whole model."""
+
+
+def files_of(kind: str, ranks: int) -> list[str]:
+    """The names of the files of WEIGHTS or MOMENTS: one, or one of each rank that holds a part."""
+    stem = kind.removesuffix(".safetensors")
+    return [kind] if ranks == 1 else [f"{stem}-{rank + 1}-of-{ranks}.safetensors" for rank in range(ranks)]
 
 
 @dataclass
@@ -64,39 +78,54 @@ def save(
     progress: Progress,
     identity: Mapping[str, Any],
     average: Average | None = None,
+    devices: Devices = ALONE,
 ) -> Path:
     """Write a checkpoint and remove those no longer needed (all but the newest two and the best).
+
+    Args:
+        devices: those that share the weights out, all of which must call this; else one calls it for all.
 
     Raises:
         ResourceError: the disk is full; earlier checkpoints are untouched.
     """
     final = path_of(place, progress.step)
     staged = place / f"{folders.STAGING}{final.name}"
-    weights, moments = weights_of(loaded), _moments_of(optimizer) | _means_of(average)
-    needed = _bytes_of(weights) + _bytes_of(moments) + 100_000
-    if _is_valid(final):  # a step has one content: to write it again could only lose it
-        return final
+    tensors = {WEIGHTS: weights_of(loaded), MOMENTS: _moments_of(optimizer) | _means_of(average)}
+    needed = sum(map(_bytes_of, tensors.values())) + 100_000
+    if devices.agree(int(devices.is_first and _is_valid(final))):
+        return final  # a step has one content: to write it again could only lose it
     try:
         with folders.disk_errors_named(final, needed):
-            place.mkdir(parents=True, exist_ok=True)
-            _remove_leftovers(place)
-            require_space(place, needed)
-            staged.mkdir()
-            save_file(weights, staged / WEIGHTS)
-            save_file(moments, staged / MOMENTS)
-            (staged / STATE).write_bytes(folders.to_json(progress))
-            _write_manifest(staged, identity)
-            folders.put_in_place(staged, final)
+            if devices.is_first:
+                place.mkdir(parents=True, exist_ok=True)
+                _remove_leftovers(place)
+                require_space(place, needed)
+                staged.mkdir()
+            devices.wait()
+            for kind, named in tensors.items():
+                save_file(_own(named, devices.is_first), staged / files_of(kind, devices.world_size)[devices.rank])
+            devices.wait()
+            if devices.is_first:
+                (staged / STATE).write_bytes(folders.to_json(progress))
+                _write_manifest(staged, identity, devices.world_size)
+                folders.put_in_place(staged, final)
     except BaseException:
         shutil.rmtree(staged, ignore_errors=True)
         raise
-    rotate(place, best_step=progress.best_step)
+    if devices.is_first:
+        rotate(place, best_step=progress.best_step)
+    devices.wait()  # nobody may look for it before it is there
     return final
 
 
-def _write_manifest(staged: Path, identity: Mapping[str, Any]) -> None:
+def _own(tensors: Mapping[str, torch.Tensor], is_first: bool) -> dict[str, torch.Tensor]:
+    """What a rank writes: its parts, and the first rank all that is not shared out."""
+    return {name: own_part(tensor).contiguous() for name, tensor in tensors.items() if is_first or is_part(tensor)}
+
+
+def _write_manifest(staged: Path, identity: Mapping[str, Any], ranks: int) -> None:
     files = {}
-    for name in (WEIGHTS, MOMENTS, STATE):
+    for name in (*files_of(WEIGHTS, ranks), *files_of(MOMENTS, ranks), STATE):
         folders.flush_file(staged / name)
         files[name] = {"bytes": (staged / name).stat().st_size, "sha256": folders.sha256(staged / name)}
     manifest = {"format": FORMAT, "files": files, "identity": dict(identity)}
@@ -226,7 +255,9 @@ def _read_manifest(file: Path) -> dict[str, Any]:
     manifest = folders.read_json(file)
     if not isinstance(manifest, dict) or manifest.pop("sha256", None) != _seal(manifest):
         raise CheckpointError("not a manifest of ours, or no longer what was written", where=str(file))
-    if manifest["format"] != FORMAT or set(manifest["files"]) != {WEIGHTS, MOMENTS, STATE}:
+    ranks = _ranks_of(manifest)
+    named = {*files_of(WEIGHTS, ranks), *files_of(MOMENTS, ranks), STATE}
+    if manifest["format"] != FORMAT or set(manifest["files"]) != named:
         raise CheckpointError(f"a manifest of another format ({manifest['format']})", where=str(file))
     return manifest
 
@@ -250,45 +281,76 @@ def require_same(checkpoint: Checkpoint, identity: Mapping[str, Any]) -> None:
 
 
 def load_weights(path: Path, loaded: Loaded) -> None:
-    """Put a checkpoint's weights into the model. Raises CheckpointError if names or shapes differ."""
-    tensors = _tensors(path / WEIGHTS)
-    own = weights_of(loaded)
-    if set(tensors) != set(own) or any(tensors[name].shape != own[name].shape for name in own):
-        odd = sorted(set(tensors) ^ set(own))[:5]
-        raise CheckpointError(f"its weights are not those of this model ({', '.join(odd)})", where=str(path / WEIGHTS))
+    """Put a checkpoint's weights into the model, be it whole or this rank's part.
+
+    Raises:
+        CheckpointError: names or shapes differ.
+    """
+    own = {name: tensor.shape for name, tensor in weights_of(loaded).items()}
     parameters = dict(loaded.model.named_parameters())
     buffers = dict(loaded.model.named_buffers())
+    stored = _shapes(path, WEIGHTS)
+    if stored != own:
+        odd = sorted(set(stored) ^ set(own))[:5]
+        raise CheckpointError(f"its weights are not those of this model ({', '.join(odd)})", where=str(path))
     with torch.no_grad():
-        for name, tensor in tensors.items():
+        for name, tensor in _tensors(path, WEIGHTS):
             target = buffers[name.removeprefix("buffer:")] if name.startswith("buffer:") else parameters[name]
-            target.copy_(tensor)
+            target.copy_(laid_out_like(tensor, target))
 
 
 def load_means(path: Path, loaded: Loaded, average: Average) -> None:
     """Put a checkpoint's running means into `average`."""
-    devices = {name: parameter.device for name, parameter in loaded.model.named_parameters()}
-    means = {
-        key.partition(":")[2]: mean for key, mean in _tensors(path / MOMENTS).items() if key.startswith(f"{MEAN}:")
-    }
-    average.means = {name: mean.to(devices[name]) for name, mean in means.items()}
+    parameters = dict(loaded.model.named_parameters())
+    average.means = {name: laid_out_like(mean, parameters[name]) for kind, name, mean in _kept(path) if kind == MEAN}
 
 
 def load_moments(path: Path, optimizer: torch.optim.Optimizer) -> None:
     """Put a checkpoint's moments into the optimizer."""
-    tensors = _tensors(path / MOMENTS)
-    state: dict[str, dict[str, torch.Tensor]] = {}
-    for key, tensor in tensors.items():
+    parameters = dict(_named(optimizer))
+    for kind, name, tensor in _kept(path):
+        if kind != MEAN and name in parameters:
+            moment = tensor if kind == "step" else laid_out_like(tensor, parameters[name])
+            optimizer.state[parameters[name]][kind] = moment
+
+
+def _kept(path: Path) -> Iterator[tuple[str, str, torch.Tensor]]:
+    """Moments and means: which it is, of which weight, and its numbers."""
+    for key, tensor in _tensors(path, MOMENTS):
         kind, _, name = key.partition(":")
-        if kind != MEAN:
-            state.setdefault(name, {})[kind] = tensor
-    for name, parameter in _named(optimizer):
-        if name in state:
-            moments = {
-                kind: tensor if kind == "step" else tensor.to(parameter.device) for kind, tensor in state[name].items()
-            }
-            optimizer.state[parameter] = moments
+        yield kind, name, tensor
 
 
-def _tensors(file: Path) -> dict[str, torch.Tensor]:
-    with safe_open(file, framework="pt") as opened:
-        return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (not a mapping)
+def _tensors(path: Path, kind: str) -> Iterator[tuple[str, torch.Tensor]]:
+    """The tensors of a checkpoint's WEIGHTS or MOMENTS one by one, each of them whole."""
+    with _holders(path, kind) as holders:
+        for name, files in holders.items():
+            parts = [file.get_tensor(name) for file in files]
+            yield name, parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _shapes(path: Path, kind: str) -> dict[str, torch.Size]:
+    """The same, but of each its shape alone."""
+    shapes = {}
+    with _holders(path, kind) as holders:
+        for name, files in holders.items():
+            parts = [file.get_slice(name).get_shape() for file in files]
+            shapes[name] = torch.Size([sum(part[0] for part in parts), *parts[0][1:]] if len(parts) > 1 else parts[0])
+    return shapes
+
+
+@contextmanager
+def _holders(path: Path, kind: str) -> Iterator[dict[str, list[Any]]]:
+    """For each name the open files that hold a part of it, in the order of ranks."""
+    holders: dict[str, list[Any]] = {}
+    with ExitStack() as stack:
+        for name in files_of(kind, _ranks_of(_read_manifest(path / MANIFEST))):
+            file = stack.enter_context(safe_open(path / name, framework="pt"))
+            for key in file.keys():  # noqa: SIM118 (not a mapping)
+                holders.setdefault(key, []).append(file)
+        yield holders
+
+
+def _ranks_of(manifest: Mapping[str, Any]) -> int:
+    """How many ranks wrote: each one file of weights and one of moments, beside the state."""
+    return max(1, len(manifest["files"]) // 2)

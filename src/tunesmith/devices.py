@@ -6,16 +6,17 @@ import contextlib
 import ctypes
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from torch import nn
 
-from tunesmith.errors import RecipeError, ResourceError, TunesmithError
+from tunesmith.errors import ModelError, RecipeError, ResourceError, TunesmithError
 from tunesmith.recipe import Machine
 
 PATIENCE = timedelta(minutes=30)
@@ -39,6 +40,8 @@ class Devices:
     rank: int = 0
     world_size: int = 1
     micro_batch_tokens: int = CPU_BUDGET_TOKENS
+    shares_weights: bool = False
+    """Whether each rank keeps a part of every weight, gradient and moment alone (FSDP2), and not a whole copy."""
 
     @property
     def is_first(self) -> bool:
@@ -57,20 +60,45 @@ class Devices:
         return torch.autocast(self.device.type, dtype=self.compute)
 
     def wrap(self, model: nn.Module, some_wait: bool = False) -> nn.Module | None:
-        """The model behind DistributedDataParallel if there are several processes; None if this is the only one.
+        """The model behind DistributedDataParallel if there are several processes that each hold all of it; else None.
         `some_wait`: there are steps in which not all that moves gets a gradient."""
-        if self.world_size == 1:
+        if self.world_size == 1 or self.shares_weights:
             return None
         ids = [self.device.index] if self.device.type == "cuda" else None
         return nn.parallel.DistributedDataParallel(
             model, device_ids=ids, broadcast_buffers=False, find_unused_parameters=some_wait
         )
 
+    def share_out(self, model: nn.Module, blocks: Sequence[nn.Module]) -> None:
+        """Leave this rank its part of the model, in place (FSDP2, `fully_shard`): a block is gathered when its turn
+        comes and let go behind it; what is in no block stays gathered through a pass. All ranks must make equally many
+        passes, forward and back: each is an exchange. Gradients come as the mean over ranks, as behind DDP.
+
+        In mixed precision weights are gathered as they are computed with, and gradients added up as weights are stored.
+        Autocast alone would cast whole weights, and keep those for the way back.
+
+        Raises:
+            ModelError: it has a weight of a single number, or weights of several types: FSDP2 does not part these.
+        """
+        from torch.distributed.device_mesh import init_device_mesh
+        from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
+        scalars = [name for name, parameter in model.named_parameters() if parameter.ndim == 0]
+        types = {str(parameter.dtype).removeprefix("torch.") for parameter in model.parameters()}
+        if scalars or len(types) > 1:
+            why = f"{scalars[0]} is a single number" if scalars else f"weights of several types ({', '.join(types)})"
+            raise ModelError(f"machine.sharding: full is not for this model: {why}", remedy="sharding: none")
+        mesh = init_device_mesh(self.device.type, (self.world_size,))
+        mixed = MixedPrecisionPolicy(self.compute, self.compute and self.stored, cast_forward_inputs=False)
+        with machine_errors_named():
+            for module in (*blocks, model):
+                fully_shard(module, mesh=mesh, mp_policy=mixed)
+
     def gradients_kept(self, entry: nn.Module | None, last: bool) -> contextlib.AbstractContextManager[object]:
-        """Around each backward: gradients are exchanged in the last micro-batch of a step only."""
-        if self.world_size == 1 or last:
+        """Around each backward: gradients are exchanged in the last micro-batch of a step only; where weights are
+        shared out, in each, since nobody has room for whole gradients."""
+        if last or not isinstance(entry, nn.parallel.DistributedDataParallel):
             return contextlib.nullcontext()
-        assert isinstance(entry, nn.parallel.DistributedDataParallel)
         return entry.no_sync()
 
     def sum(self, *values: float) -> list[float]:
@@ -97,6 +125,36 @@ class Devices:
                 dist.barrier()
 
 
+def is_part(tensor: torch.Tensor) -> bool:
+    """Whether this rank holds a part of the tensor alone."""
+    return hasattr(tensor, "full_tensor")
+
+
+def whole(tensor: torch.Tensor) -> torch.Tensor:
+    """All of a tensor. Of one that is shared out every rank must ask at once."""
+    part: Any = tensor
+    with machine_errors_named():
+        return part.full_tensor() if is_part(tensor) else tensor
+
+
+def own_part(tensor: torch.Tensor) -> torch.Tensor:
+    """What this rank holds of a tensor: parts, in the order of ranks, follow each other along the first dimension."""
+    part: Any = tensor
+    return part.to_local() if is_part(tensor) else tensor
+
+
+def laid_out_like(tensor: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """A whole tensor where `other` lies; where that is shared out, this rank's part of it. Nothing is exchanged."""
+    tensor = tensor.to(other.device)
+    if not is_part(other):
+        return tensor
+    from torch.distributed.tensor import distribute_tensor
+
+    parts: Any = other
+    parted = distribute_tensor(tensor, parts.device_mesh, parts.placements, src_data_rank=None)
+    return torch.empty_like(other, dtype=tensor.dtype).copy_(parted)  # a part must not keep the whole in memory
+
+
 def choose_devices(machine: Machine, precision: str) -> Devices:
     """Work out device, precision, threads and rank. Under torchrun the environment says which rank this is.
 
@@ -121,6 +179,7 @@ def choose_devices(machine: Machine, precision: str) -> Devices:
         rank=rank,
         world_size=world_size,
         micro_batch_tokens=budget,
+        shares_weights=machine.sharding == "full" and world_size > 1,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from tunesmith.models.averages import Average
 from tunesmith.models.loaded import Loaded
 from tunesmith.recipe.joint import AnyRecipe
 from tunesmith.rewrites import rewritten
+from tunesmith.sharing import gather, shared_out
 from tunesmith.tasks.contract import Example
 
 
@@ -130,8 +131,15 @@ class Fit:
     average: Average | None = None
     """The running mean of the weights, where the recipe asks for one."""
 
+    part: Loaded | None = None
+    """What is trained where processes share the weights out: this one's part of them."""
+
     resumed_from: int = 0
     warnings: list[str] = field(default_factory=list)
+
+    @property
+    def trained(self) -> Loaded:
+        return self.part or self.loaded
 
     def run(self, phase: Phase) -> Progress:
         """Train through a phase, from its newest valid checkpoint if it has one. Best weights are not yet loaded.
@@ -144,30 +152,31 @@ class Fit:
         assert isinstance(settings.learning_rate, float | int)
         order = phase.order or Order(len(phase.examples), settings.batch_size, self.recipe.seed)
         method = phase.method or self.method
-        method.begin(self.loaded, Span(phase.steps, order.steps_per_epoch, self.recipe.seed))
+        # a head that is taught first is small, and what moves must not change once the weights are shared out
+        devices = self.devices if phase.method is None else replace(self.devices, shares_weights=False)
+        self.part = shared_out(self.loaded, devices) if devices.shares_weights else None
+        method.begin(self.trained, Span(phase.steps, order.steps_per_epoch, self.recipe.seed))
         optimizer = make_optimizer(
-            self.loaded, method, phase.learning_rate or settings.learning_rate, settings.weight_decay
+            self.trained, method, phase.learning_rate or settings.learning_rate, settings.weight_decay
         )
         self.average = Average(settings.ema) if settings.ema is not None and phase.method is None else None
         if self.average is not None:
-            self.average.begin(self.loaded.model)
+            self.average.begin(self.trained.model)
         progress = self._pick_up(phase, optimizer)
         course = Course(
             phase.steps, settings.warmup_ratio, settings.lr_scheduler, settings.max_grad_norm, self.recipe.seed
         )
         if progress.ended:
             return progress
-        self.loaded.entry = self.devices.wrap(self.loaded.model, method.some_wait or self.task.some_wait)
+        self.trained.entry = devices.wrap(self.trained.model, method.some_wait or self.task.some_wait)
         self.stop.gently = True
-        steps = train(
-            self.loaded, method, self.task, phase.examples, order, course, optimizer, self.devices, progress.step
-        )
+        steps = train(self.trained, method, self.task, phase.examples, order, course, optimizer, devices, progress.step)
         try:
-            with rewritten((self.loaded, *self.task.others), self.rewrites):
+            with rewritten((self.trained, *self.task.others), self.rewrites):
                 for step in steps:
                     progress.step = step.number
                     if self.average is not None:
-                        self.average.update(self.loaded.model)
+                        self.average.update(self.trained.model)
                     self._after_step(phase, step, progress, optimizer)
                     if progress.ended:
                         break
@@ -176,7 +185,7 @@ class Fit:
             raise
         finally:
             self.stop.gently = False
-            self.loaded.entry = None
+            self.trained.entry = None
         return progress
 
     def _pick_up(self, phase: Phase, optimizer: Any) -> Progress:
@@ -188,10 +197,10 @@ class Fit:
         progress = Progress()
         if checkpoint is not None:
             checkpoints.require_same(checkpoint, self.identity)
-            checkpoints.load_weights(checkpoint.path, self.loaded)
+            checkpoints.load_weights(checkpoint.path, self.trained)
             checkpoints.load_moments(checkpoint.path, optimizer)
             if self.average is not None:
-                checkpoints.load_means(checkpoint.path, self.loaded, self.average)
+                checkpoints.load_means(checkpoint.path, self.trained, self.average)
             progress = checkpoint.progress
             if phase.method is None:  # a head that was taught first is not where the run was cut
                 self.resumed_from = max(self.resumed_from, progress.step)
@@ -210,6 +219,8 @@ class Fit:
             self.voice.step(step, phase.steps)
         is_last = step.number == phase.steps
         evaluates = phase.held is not None and (is_last or step.number % settings.evaluate_every == 0)
+        if evaluates and self.part:
+            gather(self.part, self.average.means if self.average else {}, self.loaded, self.devices)
         if evaluates and self.devices.is_first:
             with self.judged_weights():
                 self._evaluate(phase, step, progress)
@@ -228,16 +239,21 @@ class Fit:
             )
 
     def judged_weights(self) -> contextlib.AbstractContextManager[None]:
-        """Around whatever judges: the weights that would be kept, their running mean if there is one."""
-        return contextlib.nullcontext() if self.average is None else self.average.in_place(self.loaded.model)
+        """Around whatever judges: the weights that would be kept, their running mean if there is one. (What was
+        gathered from parts is that already.)"""
+        if self.average is None or self.part is not None:
+            return contextlib.nullcontext()
+        return self.average.in_place(self.loaded.model)
 
-    def take_average(self, checkpoint: Path | None = None) -> None:
-        """Put the running mean (of a checkpoint, or of now) in the place of the weights, for good."""
-        if self.average is None:
-            return
-        if checkpoint is not None:
-            checkpoints.load_means(checkpoint, self.loaded, self.average)
-        self.average.take_place(self.loaded.model)
+    def take(self, phase: Phase, step: int) -> None:
+        """Put what a step's checkpoint would keep into the whole model: its weights or, for good, their running
+        mean."""
+        path = checkpoints.read(checkpoints.path_of(phase.place, step)).path
+        self.part = None
+        checkpoints.load_weights(path, self.loaded)
+        if self.average is not None:
+            checkpoints.load_means(path, self.loaded, self.average)
+            self.average.take_place(self.loaded.model)
 
     def _evaluate(self, phase: Phase, step: Step, progress: Progress) -> None:
         """Score the validation rows; note the best step and, by the patience, the end."""
@@ -261,8 +277,12 @@ class Fit:
         self.voice.evaluation(step.number, primary, scores, is_best)
 
     def _save(self, phase: Phase, progress: Progress, optimizer: Any) -> None:
-        if self.devices.is_first and progress.step > 0:
-            checkpoints.save(phase.place, self.loaded, optimizer, progress, self.identity, self.average)
+        if progress.step > 0:
+            state = (phase.place, self.trained, optimizer, progress, self.identity, self.average)
+            if self.part:
+                checkpoints.save(*state, self.devices)
+            elif self.devices.is_first:
+                checkpoints.save(*state)
         self.devices.wait()
 
 

@@ -13,7 +13,7 @@ import torch
 
 from tunesmith.data.batches import Order, budget_for, cut, share_out
 from tunesmith.data.mixing import MixedOrder
-from tunesmith.devices import Devices, machine_errors_named, seed_everything
+from tunesmith.devices import Devices, machine_errors_named, seed_everything, whole
 from tunesmith.errors import NumbersError
 from tunesmith.models.layers import set_training_mode
 from tunesmith.models.loaded import Loaded
@@ -151,15 +151,16 @@ def _backward(
     lengths = [length_of(example) for example in batch]
     budget = budget_for(lengths, devices.micro_batch_tokens, devices.world_size)
     pieces = cut(lengths, budget, task.units(batch), loaded.pads, task.apart(batch))
-    mine = share_out(pieces, lengths, devices.world_size, loaded.pads)[devices.rank]
-    idle = not mine
-    if idle:  # fewer pieces than ranks: take part in the exchange with a row that counts nothing
-        mine = [pieces[0][:1]]
+    shares = share_out(pieces, lengths, devices.world_size, loaded.pads)
+    mine = shares[devices.rank]
+    passes = max(1, max(map(len, shares)) if devices.shares_weights else len(mine))
     total, count, metrics = 0.0, 0.0, dict[str, float]()
-    for index, piece in enumerate(mine):
+    for index in range(passes):
+        idle = index >= len(mine)  # fewer pieces than others: take part in the exchange with a row that counts nothing
+        piece = pieces[0][:1] if idle else mine[index]
         tensors = task.collate([batch[i] for i in piece], loaded.processor)
         tensors = {name: tensor.to(devices.device) for name, tensor in tensors.items()}
-        with devices.gradients_kept(loaded.entry, last=index == len(mine) - 1):
+        with devices.gradients_kept(loaded.entry, last=index == passes - 1):
             with devices.autocast():
                 loss = task.loss(loaded, task.prepare(loaded, tensors))
             (loss.total * 0.0 if idle else loss.total).backward()
@@ -182,7 +183,7 @@ def _finish_gradients(
     if method.pulls:
         torch._foreach_mul_(gradients, scale)
         pull, scale = method.pull(loaded), 1.0
-    norm = float(torch.nn.utils.get_total_norm(gradients)) * scale
+    norm = float(whole(torch.nn.utils.get_total_norm(gradients))) * scale
     if max_norm is not None and norm > max_norm:
         scale *= max_norm / (norm + 1e-6)
     torch._foreach_mul_(gradients, scale)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from tunesmith import checkpoints
 from tunesmith.checkpoints import Progress
 from tunesmith.data.batches import Order
 from tunesmith.data.mixing import MixedOrder
@@ -22,10 +21,9 @@ def fit_and_take_best(
     place = fit.folder.checkpoints
     fit.voice.stage("training")
     teach_head_first(fit, place, examples, order)
-    progress = fit.run(Phase("fit", place, examples, steps, held, order=order))
-    best = checkpoints.read(checkpoints.path_of(place, progress.best_step))
-    checkpoints.load_weights(best.path, fit.loaded)
-    fit.take_average(best.path)
+    phase = Phase("fit", place, examples, steps, held, order=order)
+    progress = fit.run(phase)
+    fit.take(phase, progress.best_step)
     fit.voice.say(f"training is over ({progress.ended}); the best step was {progress.best_step}")
     return progress
 

@@ -84,6 +84,9 @@ def _carry_out(recipe: AnyRecipe, folder: RunFolder, accept: Sequence[str], voic
             f"machine.processes: {recipe.machine.processes} asked for, this is the only process",
             remedy="use the command `tunesmith run`, which starts them, or torchrun",
         )
+    if recipe.machine.sharding != "none" and devices.world_size == 1:
+        message = f"machine.sharding: {recipe.machine.sharding} asked for, but this is the only process"
+        raise RecipeError(message, remedy="machine.processes: 2 or more, or sharding: none")
     with joined(devices), stop_signals() as stop:
         _carry_out_others(recipe, folder, accept, voice if is_first() else SILENT)
         if devices.is_first:
@@ -165,8 +168,8 @@ def _refit(fit: Fit, work: Work, folder: RunFolder, steps: int) -> None:
     apply_method(work.method, work.loaded, work.recipe.seed, work.devices, work.recipe.train.dropout)
     examples = [*work.examples["train"], *work.examples["validation"]]
     teach_head_first(fit, folder.checkpoints / "refit", examples)
-    fit.run(Phase("refit", folder.checkpoints / "refit", examples, fit.devices.agree(steps), held=None))
-    fit.take_average()
+    phase = Phase("refit", folder.checkpoints / "refit", examples, fit.devices.agree(steps), held=None)
+    fit.take(phase, fit.run(phase).step)
 
 
 def _hand_over(work: Work, folder: RunFolder) -> None:

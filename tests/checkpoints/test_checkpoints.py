@@ -386,7 +386,7 @@ def test_a_loss_that_is_not_finite_leaves_the_last_finite_step_from_which_the_ru
             run(recipe("spoilt"))
     found, _ = newest_valid(tmp_path / "spoilt" / "checkpoints")
     assert found is not None and found.progress.step == 5
-    assert all(bool(tensor.isfinite().all()) for tensor in checkpoints._tensors(found.path / WEIGHTS).values())
+    assert all(bool(tensor.isfinite().all()) for tensor in dict(checkpoints._tensors(found.path, WEIGHTS)).values())
     resume(tmp_path / "spoilt")
     run(recipe("straight"))
     for name in ("model/model.safetensors", "scores.json", "evaluations.jsonl"):

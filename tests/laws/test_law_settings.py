@@ -544,7 +544,9 @@ TABLE: dict[str, Row] = {
 }
 
 ELSEWHERE = {
-    "machine.processes": "test_processes_are_started", "track": "test_a_tracker_is_started",
+    "machine.processes": "test_processes_are_started",
+    "machine.sharding": "test_two_processes_with_parts_are_one",
+    "track": "test_a_tracker_is_started",
     "rehearsal": "test_law_several", "rehearsal.runs": "test_a_third_task_takes_the_heads",
     "rehearsal.ewc": "test_elastic_weights_pull_at_the_body",
     "rehearsal.share": "test_rehearsal_moves_the_earlier_head",

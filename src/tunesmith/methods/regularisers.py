@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from tunesmith.devices import whole
+
 Named = Sequence[tuple[str, nn.Parameter]]
 
 
@@ -74,5 +76,5 @@ class StartingPoint:
             if parameter.grad is not None:
                 distance = parameter.data - self.began[name].to(parameter.device)
                 parameter.grad.add_(distance, alpha=self.strength)
-                total += 0.5 * self.strength * float(distance.square().sum())
+                total += 0.5 * self.strength * float(whole(distance.square().sum()))
         return total

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from tunesmith.recipe.base import Settings
 from tunesmith.recipe.classification import Classification, ImageClassification, TextClassification
 from tunesmith.recipe.data import Data, with_paths
-from tunesmith.recipe.judge import Deploy, Judge, Machine
+from tunesmith.recipe.judge import Deploy, Judge, Machine, require_sharing
 from tunesmith.recipe.methods import (
     BitFit,
     Dora,
@@ -190,6 +190,8 @@ class Recipe(Settings):
         taught = (TEACHER, WITHOUT_TEACHER) if self.teacher else ()
         require_fitting(self.task, self.train, self.judge, (*((WITHOUT_STAGES,) if self.stages else ()), *taught))
         require_method(self.task, self.method)
+        for method in (self.method, *(stage.method for stage in self.stages)):
+            require_sharing(self.machine, method)
         if self.teacher:
             require_teachable(self)
         if self.rehearsal:

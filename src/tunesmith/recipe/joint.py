@@ -101,6 +101,8 @@ class JointRecipe(Settings):
             raise ValueError("train.refit: not for several tasks")
         if isinstance(self.train.rewrites, list):
             raise ValueError("train.rewrites: none is for several tasks yet; leave it out")
+        if self.machine.sharding != "none":
+            raise ValueError("machine.sharding: not for several tasks yet; each process holds the whole body")
         given = [name for name, member in self.tasks.items() if member.weight is not None]
         if 0 < len(given) < len(self.tasks):
             lacking = next(name for name in self.tasks if name not in given)

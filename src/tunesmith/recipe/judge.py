@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field
 
@@ -75,9 +75,27 @@ class Machine(Settings):
     processes: Annotated[int, Field(ge=1, le=1024)] = 1
     """Training processes on this machine (data parallel). Under `torchrun` its world size is used instead."""
 
+    sharding: Literal["none", "full"] = "none"
+    """What each of several processes holds. `none`: all weights, gradients and moments (DDP). `full`: its part of them
+    (FSDP2); the first process keeps the weights once more, to judge with them. On GPUs this was never run."""
+
     threads: PositiveInt | Auto = "auto"
     """CPU threads for each process. `auto`: the cores it may use, shared among processes; fewer where a process alone
     finds OMP_NUM_THREADS set. Results differ in the last bits between counts."""
 
     micro_batch_tokens: PositiveInt | Auto = "auto"
     """A batch is sorted by length and cut into pieces of at most this many padded tokens (a longer row goes alone)."""
+
+
+NOT_SHARED = {
+    "gradual-unfreezing": "which weights move changes from step to step",
+    "qlora": "weights in 4 bits are not parted",
+}
+"""Methods whose weights processes cannot share out, and why."""
+
+
+def require_sharing(machine: Machine, method: Any) -> None:
+    """Raise ValueError, its key first, where a method cannot have the machine's sharding."""
+    why = NOT_SHARED.get(method.kind) or ("mixout swaps whole weights" if getattr(method, "mixout", None) else "")
+    if machine.sharding != "none" and why:
+        raise ValueError(f"machine.sharding: {machine.sharding} is not for this method: {why}; use none")
