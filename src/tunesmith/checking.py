@@ -76,7 +76,10 @@ def _look(recipe: Recipe, before: Sequence[str], reference: str) -> tuple[list[N
         from tunesmith.devices import choose_devices
         from tunesmith.fitting import Voice
         from tunesmith.lengths import estimate_lengths
+        from tunesmith.rehearsing import read_earlier
 
+        for earlier in recipe.rehearsal.runs if recipe.rehearsal else ():
+            read_earlier(earlier)
         devices = choose_devices(recipe.machine, recipe.train.precision)
         start = preparing.settle(recipe, material, devices, Voice(), reference)
         columns, processor = start.recipe.task.columns, start.loaded.processor

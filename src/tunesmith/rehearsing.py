@@ -111,7 +111,7 @@ class Memory:
             ]
             matrix.append([_measure(work, place) for place in places])
         metrics = [work.recipe.judge.primary for work in works]
-        found = continual.summarise(names, [f"after {name}" for name in names], metrics, matrix)
+        found = continual.summarise(names, names, metrics, matrix)
         folders.write_json(folder.audits, {**folders.read_json(folder.audits), "continual": found})
 
 
@@ -154,14 +154,27 @@ def _order_of(own: Work, works: Mapping[str, Work]) -> MixedOrder | None:
     return order_of(own.recipe, sizes, quotas) if any(quotas[1:]) else None
 
 
-def _recipe_of(own: Recipe, run: Run, name: str) -> Recipe:
-    """An earlier task as part of this run: its own task, rows and limit, this run's method and course."""
-    if not run.folder.exists:
-        raise ModelError("rehearsal.runs: no run in this folder", str(run.folder.path), "name a finished run folder")
-    was = read_single(run.folder.recipe)
+def read_earlier(run: str) -> Recipe:
+    """The recipe of an earlier run.
+
+    Raises:
+        ModelError: it is not there, not finished, or not of a kind that can be rehearsed.
+    """
+    folder, remedy = RunFolder(run), "name a finished run folder"
+    if not folder.exists:
+        raise ModelError(f"rehearsal.runs: {run}: no run in this folder", remedy=remedy)
+    was = read_single(folder.recipe)
+    if not folders.read_json(folder.manifest)["finished"]:
+        raise ModelError(f"rehearsal.runs: {run}: this run is not finished", remedy=f"`tunesmith resume {run}`")
     if was.task.kind not in REHEARSED:
         remedy = f"leave it out; those that can be rehearsed are {', '.join(REHEARSED)}"
-        raise ModelError(f"rehearsal.runs: a run for {was.task.kind}", str(run.folder.path), remedy)
+        raise ModelError(f"rehearsal.runs: {run}: a run for {was.task.kind}", remedy=remedy)
+    return was
+
+
+def _recipe_of(own: Recipe, run: Run, name: str) -> Recipe:
+    """An earlier task as part of this run: its own task, rows and limit, this run's method and course."""
+    was = read_earlier(str(run.folder.path))
     limits = {"max_length": was.train.max_length, "long_text": was.train.long_text}
     return own.but(
         model=_newest(own, run, name),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ from workbench import recipe_of, run_tiny
 
 import tiny
 from tunesmith.checking import check
-from tunesmith.errors import CheckpointError, DataError, RecipeError
+from tunesmith.errors import CheckpointError, DataError, ModelError, RecipeError
 from tunesmith.fitting import Voice
 from tunesmith.folder import RunFolder, lines, read_json
 from tunesmith.open import Run
@@ -283,6 +284,18 @@ def test_the_matrix_over_tasks_and_time(first: Path, rows: dict[str, Path], tmp_
     assert told["forgetting"]["low"] <= told["forgetting"]["value"] <= told["forgetting"]["high"]
     assert told["average"]["value"] == pytest.approx((scores[1] + scores[2]) / 2)
     assert "Earlier tasks" in second.folder.report.read_text(encoding="utf-8")
+
+
+def test_an_earlier_run_that_cannot_be_had_is_named(first: Path, rows: dict[str, Path], tmp_path: Path) -> None:
+    """By `check`, too: nothing there, a run of several tasks, one that is not finished."""
+    manifest = RunFolder(first).manifest
+    unfinished = {**read_json(manifest), "finished": None}
+    for run_folder, told in ((tmp_path / "nowhere", "no run in this folder"), (first, "is not finished")):
+        if run_folder == first:
+            manifest.write_text(json.dumps(unfinished))
+        for work in (check, run):
+            with pytest.raises(ModelError, match=told):
+                work(remembering(first, rows["other"], tmp_path / "run", [run_folder], 0.1))
 
 
 def test_rows_that_are_no_longer_those_of_the_earlier_run_are_refused(
