@@ -125,6 +125,13 @@ def choose(
     open_choices += [("train.max_length", longest, "the most that the model takes")] * bool(recipe.task.long_texts)
     open_choices += _of_rank(recipe)
     recipe = _with_head_first(recipe, choices, full_rate)
+    return _with_values(recipe, choices, open_choices, steps_per_epoch), choices
+
+
+def _with_values(
+    recipe: Recipe, choices: list[Choice], open_choices: list[tuple[str, Any, str]], steps_per_epoch: int
+) -> Recipe:
+    """The recipe with these values wherever it says `auto`; what was taken joins the choices."""
     changes: dict[str, dict[str, Any]] = {}
     for key, value, why in open_choices:
         section, _, name = key.partition(".")
@@ -135,7 +142,7 @@ def choose(
             changes.setdefault(section, {})[name] = value
             choices.append(Choice(key, value, why))
     sections = {section: getattr(recipe, section).but(**values) for section, values in changes.items()}
-    return recipe.but(**sections), choices
+    return recipe.but(**sections)
 
 
 def _of_rank(recipe: Recipe) -> list[tuple[str, Any, str]]:

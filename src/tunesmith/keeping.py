@@ -23,21 +23,27 @@ from tunesmith.rewrites import try_out
 from tunesmith.teaching import hashes_of
 
 
-def open_folder(work: Work, folder: RunFolder, voice: Voice, others: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """Write recipe, notes and manifest; on a resume make sure that they are those of the run that began.
+def open_folder(
+    work: Work,
+    folder: RunFolder,
+    voice: Voice,
+    others: Mapping[str, str] | None = None,
+    part_of: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Write recipe, notes and manifest; on a resume make sure that they are those of the run that began. What is
+    finished stays as it is.
 
     Args:
         others: hashes of what has a say besides data, base and teacher.
+        part_of: the run that this is a part of, and what that means for it (see `Run.part_of`).
     """
-    splits = work.splits.named()
     base_hashes = work.base.hashes()
     taught_by = hashes_of(work.recipe.teacher)
     says = {f"teacher.{name}": digest for name, digest in taught_by.items()} | dict(others or {})
     identity = manifest.identity(work.recipe, work.splits.files, base_hashes, work.devices.world_size, says)
-    began = folders.read_json(folder.manifest) if folder.exists and folder.manifest.exists() else None
-    if began is not None:
-        was = checkpoints.Checkpoint(folder.manifest, Progress(), began["identity"])
-        checkpoints.require_same(was, identity)
+    began = _began(folder, identity)
+    if began is not None and began["finished"]:
+        return began
     record: dict[str, Any] = {
         "tunesmith": manifest.versions()["tunesmith"],
         "started": began["started"] if began else manifest.now(),
@@ -58,22 +64,37 @@ def open_folder(work: Work, folder: RunFolder, voice: Voice, others: Mapping[str
         "versions": manifest.versions(),
         "hardware": manifest.hardware(),
         "identity": identity,
+        **({"part_of": dict(part_of)} if part_of else {}),
     }
     folders.write_json(folder.manifest, record)
     folders.write_json(folder.check, [note.record() for note in work.notes])
     folders.write_json(folder.data, describe_data(work))
     write_recipe(work.recipe, folder.recipe)  # last: where it is, there is a run to resume
-    for choice in [] if began else work.choices:
+    _tell(work, record["parameters"], voice, resumes=began is not None)
+    return record
+
+
+def _began(folder: RunFolder, identity: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The manifest of the run that began here; None if none did. Raises CheckpointError if it was another."""
+    if not (folder.exists and folder.manifest.exists()):
+        return None
+    began: dict[str, Any] = folders.read_json(folder.manifest)
+    was = checkpoints.Checkpoint(folder.manifest, Progress(), began["identity"])
+    checkpoints.require_same(was, identity)
+    return began
+
+
+def _tell(work: Work, parameters: Mapping[str, int], voice: Voice, resumes: bool) -> None:
+    for choice in [] if resumes else work.choices:
         voice.say(f"{choice.key}: {choice.value} ({choice.why})")
     for note in work.notes:
         voice.say(f"{note.level} [{note.code}] {note.message}")
-    parameters, labels = record["parameters"], len(work.task.labels)
+    labels = len(work.task.labels)
     classes = f"{labels} classes, " if labels > 1 else ""
     voice.say(
-        f"{len(splits['train']):,} rows to train on, {classes}{work.steps:,} steps; "
+        f"{len(work.splits.train):,} rows to train on, {classes}{work.steps:,} steps; "
         f"{parameters['trainable']:,} of {parameters['total']:,} parameters move"
     )
-    return record
 
 
 def _identify_rows(work: Work) -> dict[str, Any]:
