@@ -68,17 +68,20 @@ def write_comparison(result: dict[str, Any], page: Path) -> None:
         folders.write_text(page, make_comparison(result))
 
 
-def _unfinished(path: str) -> CheckpointError:
-    return CheckpointError("not a finished run", path, f"`tunesmith resume {path}` it first")
+def _unfinished(folder: RunFolder) -> CheckpointError:
+    return CheckpointError("not a finished run", str(folder.path), f"{folder.how_to_finish()} first")
 
 
 def _read(path: str) -> dict[str, Any]:
     folder = RunFolder(path)
     if not folder.verdict.exists():
-        raise _unfinished(path)
+        raise _unfinished(folder)
+    if parts := folder.parts:
+        remedy = f"name one of them: {', '.join(map(str, parts))}"
+        raise CheckpointError("a run of several tasks, which are compared one by one", path, remedy)
     manifest, scores = folders.read_json(folder.manifest), folders.read_json(folder.scores)
     if "cost" not in manifest:  # it has a verdict, and ended before the manifest was closed
-        raise _unfinished(path)
+        raise _unfinished(folder)
     card = folders.read_json(folder.model / "tunesmith.json")
     split = scores["judged_on"]
     return {

@@ -36,6 +36,22 @@ class RunFolder:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
 
+    @property
+    def whole(self) -> Path | None:
+        """The run folder that this one is a part of; None if it stands for itself."""
+        manifest = read_json(self.manifest) if self.manifest.exists() else {}
+        part_of = manifest.get("part_of") if isinstance(manifest, dict) else None
+        return Path(os.path.normpath(self.path / part_of["folder"])) if part_of else None
+
+    @property
+    def parts(self) -> list[Path]:
+        """The run folders of several tasks."""
+        return sorted(place for place in (self / "tasks").glob("*") if RunFolder(place).exists)
+
+    def how_to_finish(self) -> str:
+        """The command that goes on with what is not finished here."""
+        return f"`tunesmith resume {self.whole or self.path}`"
+
     def __truediv__(self, name: str) -> Path:
         return self.path / name
 

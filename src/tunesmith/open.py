@@ -217,11 +217,11 @@ class Run:
 def _no_model(folder: RunFolder) -> CheckpointError:
     """What a folder is that no answers can come from."""
     where = str(folder.path)
-    if parts := sorted(place.name for place in (folder / "tasks").glob("*") if RunFolder(place).exists):
-        remedy = f"name one of them: {', '.join(str(folder.path / 'tasks' / name) for name in parts)}"
+    if parts := folder.parts:
+        remedy = f"name one of them: {', '.join(map(str, parts))}"
         return CheckpointError("a run of several tasks, each of which has a model of its own", where, remedy)
     if folder.exists:
-        return CheckpointError("no finished model in this folder", where, f"`tunesmith resume {where}` goes on with it")
+        return CheckpointError("no finished model in this folder", where, f"{folder.how_to_finish()} goes on with it")
     if (folder / CARD).is_file():
         run = Path(os.path.abspath(where)).parent
         return CheckpointError("the model of a run, not a run folder", where, f"name the run folder: {run}")

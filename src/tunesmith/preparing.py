@@ -68,6 +68,9 @@ class Work(Start):
     vectors: dict[int, np.ndarray] = field(default_factory=dict)
     """What the frozen base makes of the rows of a split, by the identity of its examples; made when first asked for."""
 
+    first_rows: Sequence[int] | None = None
+    """Training rows of the first step, where these are not simply the first of an order of its own."""
+
     @property
     def steps(self) -> int:
         return total_steps(self.recipe, len(self.examples["train"]))
@@ -239,8 +242,10 @@ def _describe_lengths(work: Work, split: str) -> dict[str, Any]:
 
 def first_batch(work: Work) -> list[dict[str, Any]]:
     """Rows of the first step: where each stands, what the model gets of it, and what it is to learn."""
-    order = Order(len(work.examples["train"]), work.recipe.train.batch_size, work.recipe.seed)
-    return [_shown_example(work, index) for index in order.rows_of(1)[:SHOWN_ROWS]]
+    rows = work.first_rows
+    if rows is None:
+        rows = Order(len(work.examples["train"]), work.recipe.train.batch_size, work.recipe.seed).rows_of(1)
+    return [_shown_example(work, index) for index in rows[:SHOWN_ROWS]]
 
 
 def said_masked(task: Any, value: Any, row: Row) -> Any:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tunesmith import folder as folders
 from tunesmith.audits import continual
@@ -19,7 +20,9 @@ from tunesmith.importance import Importance, importance_of, summed
 from tunesmith.judging import read_predictions
 from tunesmith.keeping import open_folder
 from tunesmith.methods.consolidation import Consolidated, Elastic
+from tunesmith.models.joint import has_body_of
 from tunesmith.open import Run
+from tunesmith.preflight import Note
 from tunesmith.preparing import Work, prepare
 from tunesmith.recipe import Recipe, Rehearsal
 from tunesmith.recipe.reading import read_single
@@ -27,7 +30,7 @@ from tunesmith.recipe.rehearsal import OWN, REHEARSED, name_of
 from tunesmith.several import finish
 from tunesmith.tasks.contract import Example
 from tunesmith.tasks.metrics import Measure
-from tunesmith.together import Together, course_of, join_works, order_of, stand_alone
+from tunesmith.together import Together, course_of, join_works, note_first_rows, order_of, stand_alone
 
 IMPORTANCE_ROWS = 200
 """Of how many training rows of an earlier task the importance of weights is the mean."""
@@ -92,11 +95,20 @@ class Memory:
         for name, work in self.works.items():
             fit.voice.stage(f"judging {name}")
             place = RunFolder(work.recipe.output)
-            record = open_folder(work, place, Voice())
+            record = open_folder(work, place, Voice(), part_of=self._part_of(name))
             stand_alone(work, together.view(name))
-            folders.write_lines(place.steps, folders.lines(folder.steps))
+            if not record["finished"]:
+                folders.write_lines(place.steps, folders.lines(folder.steps))
             finish(work, place, record, {}, fit, progress)
         self._weigh(folder)
+
+    def _part_of(self, name: str) -> dict[str, Any]:
+        """What an earlier task's manifest says of the run that it is a part of."""
+        place = 1 + list(self.works).index(name)
+        taken = self.order.quotas[place] if self.order else 0
+        total = self.order.rows_per_epoch if self.order else len(self.own.examples["train"])
+        own = Path(self.own.recipe.output).name
+        return {"folder": "../..", "as": "earlier", "beside": [own], "rows": taken, "rows_per_epoch": total}
 
     def _weigh(self, folder: RunFolder) -> None:
         """Scores over tasks and time: what this run and those before it have found."""
@@ -131,11 +143,33 @@ def remember(recipe: Recipe, own: Work, voice: Voice) -> Memory:
         name = name_of(run)
         voice.say(f"== earlier task {name}")
         works[name] = _prepare(Run(run), _recipe_of(own.recipe, Run(run), name), own, voice)
+        if not has_body_of(own.loaded.model, works[name].loaded.model):
+            _tell_other_body(own, run, name)
     order = _order_of(own, works)
+    if order is not None:
+        note_first_rows([own, *works.values()], order)
+    else:
+        for work in works.values():
+            work.first_rows = []
     course = course_of(recipe.train, order) if order else {"steps": own.steps}
     for work in (own, *works.values()) if order else works.values():
         work.recipe = work.recipe.but(train=work.recipe.train.but(**course))
     return Memory(own, works, order)
+
+
+def _tell_other_body(own: Work, run: str, name: str) -> None:
+    """An earlier task's head was learned on another body than this training begins from: what came in between counts
+    as forgotten, too. What is saved beside its base cannot be saved so.
+
+    Raises:
+        ModelError: the method saves an adapter, whose base would be the wrong one.
+    """
+    message = f"{name}: its head was learned on another body than that of {own.recipe.model}"
+    remedy = "begin from the last run, and rehearse earlier ones in each run of a chain, so that their heads ride along"
+    if own.recipe.method.facts.is_adapter:
+        raise ModelError(f"rehearsal.runs: {message}, and {own.recipe.method.kind} saves no body", run, remedy)
+    message = f"{message}: what it lost before this training counts as forgotten, too"
+    own.notes.append(Note("other-body", "warn", message, run, remedy))
 
 
 def _measure(work: Work, place: RunFolder | None) -> Measure | None:
@@ -166,6 +200,8 @@ def read_earlier(run: str) -> Recipe:
     was = read_single(folder.recipe)
     if not folders.read_json(folder.manifest)["finished"]:
         raise ModelError(f"rehearsal.runs: {run}: this run is not finished", remedy=f"`tunesmith resume {run}`")
+    if not was.method.facts.is_base:
+        raise ModelError(f"rehearsal.runs: {run}: a run by {was.method.kind}, which no other training can begin from")
     if was.task.kind not in REHEARSED:
         remedy = f"leave it out; those that can be rehearsed are {', '.join(REHEARSED)}"
         raise ModelError(f"rehearsal.runs: {run}: a run for {was.task.kind}", remedy=remedy)
@@ -180,6 +216,7 @@ def _recipe_of(own: Recipe, run: Run, name: str) -> Recipe:
         model=_newest(own, run, name),
         task=was.task,
         data=was.data,
+        method=_without_head_first(own.method),
         train=own.train.but(**limits, rewrites="off"),
         judge=was.judge.but(baselines="off", slices=[]),
         deploy=type(own.deploy)(),
@@ -189,9 +226,15 @@ def _recipe_of(own: Recipe, run: Run, name: str) -> Recipe:
     )
 
 
+def _without_head_first(method: Any) -> Any:
+    """The method for an earlier task, whose head has learned."""
+    return method.but(head_first=None) if getattr(method, "head_first", None) else method
+
+
 def _newest(own: Recipe, run: Run, name: str) -> str:
     """Where an earlier task's head stands now: beside the run that this one starts from, if it rode along there."""
-    beside = Path(own.model) / EARLIER / name
+    began = Path(own.model)
+    beside = (began.parent if began.name == "model" else began) / EARLIER / name
     return str(beside if (beside / folders.RunFolder(beside).recipe.name).exists() else run.folder.path)
 
 

@@ -68,6 +68,9 @@ def resume(path: str | Path, accept: Sequence[str] = (), voice: Voice = SILENT) 
     if folder.manifest.exists() and folders.read_json(folder.manifest).get("finished"):
         voice.say(f"{folder.path}: this run is finished")
         return Run(folder.path)
+    if folder.whole:
+        message = "this is a part of another run, and cannot go on by itself"
+        raise CheckpointError(message, str(folder.path), folder.how_to_finish())
     recipe = read_recipe(folder.recipe).but(output=str(folder.path.absolute()))
     return _carry_out(recipe, folder, accept, voice)
 

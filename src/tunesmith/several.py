@@ -28,7 +28,16 @@ from tunesmith.recipe.reading import write_recipe
 from tunesmith.report import manifest
 from tunesmith.report.overview import write_overview
 from tunesmith.report.writing import write_report
-from tunesmith.together import Together, bring_together, course_of, held_of_all, join_works, order_of, stand_alone
+from tunesmith.together import (
+    Together,
+    bring_together,
+    course_of,
+    held_of_all,
+    join_works,
+    note_first_rows,
+    order_of,
+    stand_alone,
+)
 
 
 def lead(
@@ -43,7 +52,8 @@ def lead(
     works = _prepare_all(recipe, devices, accept, voice)
     recipe, order, steps = _settle(recipe, works)
     places = {name: RunFolder(work.recipe.output) for name, work in works.items()}
-    records = {name: open_folder(work, places[name], voice) for name, work in works.items()}
+    parts = {name: _part_of(name, works, order) for name in works}
+    records = {name: open_folder(work, places[name], voice, None, parts[name]) for name, work in works.items()}
     baselines = {name: fit_baselines(work, places[name], voice, _beside(recipe, name)) for name, work in works.items()}
     together = join_works(works)
     record = _open(recipe, folder, devices, together, records, order, steps)
@@ -56,7 +66,8 @@ def lead(
     for name, work in works.items():
         voice.stage(f"judging {name}")
         stand_alone(work, together.view(name))
-        share_records(folder, places[name], name)
+        if not records[name]["finished"]:
+            share_records(folder, places[name], name)
         finish(work, places[name], records[name], baselines[name], fit, progress)
     _sum_up(folder, places, record, fit, progress)
 
@@ -86,7 +97,7 @@ def finish(
     work: Work, folder: RunFolder, record: dict[str, Any], baselines: Mapping[str, Any], fit: Fit, progress: Progress
 ) -> None:
     """Judge and write down what came of one task; what is finished stays as it is."""
-    if folders.read_json(folder.manifest)["finished"]:
+    if record["finished"]:
         return
     decision = score_validation(work, folder)
     save_model(work, folder, decision)
@@ -136,6 +147,7 @@ def _settle(recipe: JointRecipe, works: Mapping[str, Work]) -> tuple[JointRecipe
         "rewrites": "off",
         **course,
     }
+    note_first_rows(list(works.values()), order)
     for work in works.values():
         work.recipe = work.recipe.but(train=work.recipe.train.but(**common, steps=steps))
     members = {
@@ -144,6 +156,18 @@ def _settle(recipe: JointRecipe, works: Mapping[str, Work]) -> tuple[JointRecipe
     }
     settled = recipe.but(tasks=members, method=first.method, train=recipe.train.but(**common), machine=first.machine)
     return settled, order, steps
+
+
+def _part_of(name: str, works: Mapping[str, Work], order: MixedOrder) -> dict[str, Any]:
+    """What a task's manifest says of the run that it is a part of."""
+    place = list(works).index(name)
+    return {
+        "folder": "../..",
+        "as": "tasks",
+        "beside": [other for other in works if other != name],
+        "rows": order.quotas[place],
+        "rows_per_epoch": order.rows_per_epoch,
+    }
 
 
 def _beside(recipe: JointRecipe, name: str) -> dict[str, Any]:

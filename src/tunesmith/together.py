@@ -78,7 +78,7 @@ def stand_alone(work: Work, view: Loaded) -> None:
 
 
 def held_of_all(works: Mapping[str, Work]) -> list[Held]:
-    """What several tasks are judged by on the way; of one alone, without its name."""
+    """What several tasks are judged by on the way."""
     return [held_of(work, name) for name, work in works.items()]
 
 
@@ -90,6 +90,14 @@ def course_of(train: Train, order: MixedOrder) -> dict[str, int]:
         "evaluate_every": evaluate,
         "checkpoint_every": evaluate if train.checkpoint_every == "auto" else train.checkpoint_every,
     }
+
+
+def note_first_rows(works: Sequence[Work], order: MixedOrder) -> None:
+    """Tell each work which of its own rows the first step takes."""
+    first, offset = order.rows_of(1), 0
+    for work, size in zip(works, order.sizes, strict=True):
+        work.first_rows = [row - offset for row in first if offset <= row < offset + size]
+        offset += size
 
 
 def order_of(recipe: Any, sizes: Sequence[int], quotas: Sequence[int]) -> MixedOrder:

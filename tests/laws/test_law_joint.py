@@ -116,6 +116,7 @@ def test_quotas_keep_the_number_of_rows_and_follow_their_rule() -> None:
     assert sum(quotas_by_weight([7, 5, 3], [1, 1, 1])) == 15
     assert quotas_beside(95, [30, 10], 0.05) == (95, 4, 1)
     assert quotas_beside(95, [30, 10], 0.0) == (95, 0, 0)
+    assert quotas_beside(95, [1000, 10], 0.05) == (95, 5, 1), "none is left out for being small"
 
 
 def test_the_loss_is_the_mean_over_rows_of_all_tasks(folder: Path) -> None:

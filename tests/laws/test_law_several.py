@@ -14,13 +14,15 @@ from safetensors.torch import load_file
 from workbench import recipe_of, run_tiny
 
 import tiny
+from tunesmith.answering import Details
 from tunesmith.checking import check
 from tunesmith.errors import CheckpointError, DataError, ModelError, RecipeError
 from tunesmith.fitting import Voice
 from tunesmith.folder import RunFolder, lines, read_json
 from tunesmith.open import Run
+from tunesmith.preparing import prepare
 from tunesmith.recipe.joint import JointRecipe
-from tunesmith.recipe.reading import Located, check_recipe, read_recipe, write_recipe
+from tunesmith.recipe.reading import Located, check_recipe, read_recipe, read_single, write_recipe
 from tunesmith.run import resume, run
 
 Bases = Callable[..., Path]
@@ -163,7 +165,7 @@ def test_what_several_tasks_cannot_have_is_refused(change: dict[str, Any], told:
         ({"task": "image-classification"}, "tasks: a body reads images or texts"),
         ({"weight": 2}, r"tasks\.one\.weight: missing"),
         ({"weigth": 2}, r'did you mean "weight"'),
-        ({"judge": {"primary": "rouge_l"}}, "judge.primary"),
+        ({"judge": {"primary": "rouge_l"}}, r"tasks\.two\.judge\.primary"),
     ],
 )
 def test_a_member_is_checked_as_a_recipe_is(member: dict[str, Any], told: str) -> None:
@@ -304,7 +306,61 @@ def test_rows_that_are_no_longer_those_of_the_earlier_run_are_refused(
     tiny.write_rows(rows["banking"], tiny.make_rows(59))
     with pytest.raises(DataError, match="no longer those of this run"):
         run(remembering(first, rows["other"], tmp_path / "run", [first], 0.1))
-    assert not read_json(RunFolder(first).manifest).get("rehearsal")
+    assert not (tmp_path / "run" / "manifest.json").exists()
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_what_is_saved_of_an_earlier_task_answers_as_it_was_judged(
+    first: Path, rows: dict[str, Path], tmp_path: Path, method: str
+) -> None:
+    """Through a chain of text, tokens and text, behind which the first task's model is what it was but for the body:
+    its pooler and its head did not move."""
+    tokens = {"task": "token-classification", "method": method}
+    second = run(remembering(first, rows["names"], tmp_path / "second", [first], 0.0, **tokens)).folder.path
+    recipe = remembering(second, rows["other"], tmp_path / "third", [first, second], 0.0, method=method)
+    run(recipe.but(train=recipe.train.but(learning_rate=1e-9)))
+    for place in (second / "earlier" / "first", tmp_path / "third" / "earlier" / "first"):
+        kept = lines(RunFolder(place).predictions("validation"))
+        opened = Run(place)
+        held = prepare(read_single(RunFolder(place).recipe), opened._devices, Voice()).splits.validation
+        again = opened.answer_rows(held, Details(False, 0, None))
+        assert [row["answer"] for row in kept] == [answer["label"] for answer in again]
+        assert [row["score"] for row in kept] == pytest.approx([answer["score"] for answer in again], abs=1e-5)
+    if method == "full":
+        before, after = weights(second / "earlier" / "first"), weights(tmp_path / "third" / "earlier" / "first")
+        assert max(float((before[name] - after[name]).abs().max()) for name in before) < 1e-6
+
+
+def test_a_part_goes_on_with_its_whole_only(bases: Bases, rows: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError):
+        run(joint(bases("bert"), rows, tmp_path / "run"), voice=Breaker(2))
+    with pytest.raises(CheckpointError, match="a part of another run") as caught:
+        resume(tmp_path / "run" / "tasks" / "names")
+    assert f"tunesmith resume {tmp_path / 'run'}`" in str(caught.value.faults[0])
+    finished = resume(tmp_path / "run")
+    told = (tmp_path / "run" / "tasks" / "names" / "paper.md").read_text(encoding="utf-8")
+    assert "learned at once with banking" in told
+    assert finished.manifest["finished"]
+
+
+def test_heads_of_another_body_are_noted_and_no_adapter_hides_them(
+    first: Path, rows: dict[str, Path], tmp_path: Path
+) -> None:
+    """A chain in which the first head did not ride along."""
+    second = run_tiny(first, rows["other"], tmp_path / "second", train=COURSE).folder.path
+    run(remembering(second, rows["names"], tmp_path / "third", [first, second], 0.0, task="token-classification"))
+    notes = read_json(RunFolder(tmp_path / "third").check)
+    assert len([note for note in notes if note["code"] == "other-body"]) == 1
+    adapter = {"task": "token-classification", "method": "lora"}
+    with pytest.raises(ModelError, match="lora saves no body"):
+        run(remembering(second, rows["names"], tmp_path / "fourth", [first, second], 0.0, **adapter))
+
+
+def test_a_head_first_is_the_new_one(first: Path, rows: dict[str, Path], tmp_path: Path) -> None:
+    method = {"kind": "full", "head_first": {"epochs": 1}}
+    run(remembering(first, rows["other"], tmp_path / "run", [first], 0.0, method=method))
+    was, now = weights(first), weights(tmp_path / "run" / "earlier" / "first")
+    assert torch.equal(was["classifier.weight"], now["classifier.weight"])
 
 
 @pytest.mark.parametrize(

@@ -90,10 +90,9 @@ def quotas_by_weight(sizes: Sequence[int], weights: Sequence[float]) -> tuple[in
 
 def quotas_beside(rows: int, others: Sequence[int], share: float) -> tuple[int, ...]:
     """All rows of the first task, and of the others together so many that they are `share` of an epoch; among them by
-    their sizes."""
-    wanted = round(rows * share / (1 - share))
-    if wanted == 0 or not others:
+    their sizes, one row each at least where there is a share at all."""
+    if share == 0:
         return (rows, *(0 for _ in others))
-    whole = sum(others)
+    wanted, whole = round(rows * share / (1 - share)), sum(others)
     ends = [round(wanted * sum(others[: index + 1]) / whole) for index in range(len(others))]
-    return (rows, *(end - start for start, end in zip([0, *ends], ends, strict=False)))
+    return (rows, *(max(1, end - start) for start, end in zip([0, *ends], ends, strict=False)))

@@ -11,24 +11,27 @@ from torch import nn
 from tunesmith.errors import ModelError
 from tunesmith.models import layers
 from tunesmith.models.loaded import Loaded
+from tunesmith.models.references import Base
 
 
 class JointModel(nn.Module):
     """Task models of one base around one body: the first one's, which all of them now hold.
 
     The body stands first, so that its parameters have one name (`body.*`), whichever task uses them; what belongs to a
-    task alone is called `members.for_NAME.*`. A body without a pooler takes over that of the first task that needs one.
+    task alone is called `members.for_NAME.*`.
+
+    Args:
+        pooler_of: the task whose model brings the pooler that all share, if any has one.
     """
 
     base_model_prefix = "body"
 
-    def __init__(self, models: Mapping[str, nn.Module]) -> None:
+    def __init__(self, models: Mapping[str, nn.Module], pooler_of: str | None) -> None:
         super().__init__()
         bodies = {name: layers.body(model) for name, model in models.items()}
         self.body = next(iter(bodies.values()))
-        for body in bodies.values():
-            if getattr(self.body, "pooler", None) is None and getattr(body, "pooler", None) is not None:
-                self.body.pooler = body.pooler
+        if pooler_of is not None:
+            self.body.pooler = bodies[pooler_of].pooler
         for model in models.values():
             setattr(model, layers.body_prefix(model), self.body)
         self.members = nn.ModuleDict({f"for_{name}": model for name, model in models.items()})
@@ -59,13 +62,34 @@ def join(parts: Mapping[str, Loaded]) -> Loaded:
     """
     for name, part in parts.items():
         _require_alike(name, part, next(iter(parts.values())))
-    joint = JointModel({name: part.model for name, part in parts.items()})
+    pooler_of = _with_pooler(parts)
+    joint = JointModel({name: part.model for name, part in parts.items()}, pooler_of)
     first = next(iter(parts.values()))
-    return Loaded(joint, first.processor, joint.head_names(), (), first.base, reload=lambda: _rejoined(parts))
+    return Loaded(
+        joint, first.processor, joint.head_names(), (), first.base, reload=lambda: _rejoined(parts, pooler_of)
+    )
 
 
-def _rejoined(parts: Mapping[str, Loaded]) -> nn.Module:
-    return JointModel({name: part.reload() for name, part in parts.items()})
+def _rejoined(parts: Mapping[str, Loaded], pooler_of: str | None) -> nn.Module:
+    return JointModel({name: part.reload() for name, part in parts.items()}, pooler_of)
+
+
+def _with_pooler(parts: Mapping[str, Loaded]) -> str | None:
+    """The first task whose base brings a pooler (a token classifier saves none, so one that starts from such a base has
+    it drawn); else the first that has one at all."""
+    having = [name for name, part in parts.items() if getattr(layers.body(part.model), "pooler", None) is not None]
+    bringing = [name for name in having if _brings_pooler(parts[name].base)]
+    return next(iter(bringing or having), None)
+
+
+def _brings_pooler(base: Base) -> bool:
+    from safetensors import safe_open
+
+    for file in base.folder.glob("*.safetensors"):
+        with safe_open(file, framework="pt") as opened:
+            if any("pooler." in name for name in opened.keys()):  # noqa: SIM118 (not a mapping)
+                return True
+    return False
 
 
 def _require_alike(name: str, part: Loaded, first: Loaded) -> None:
@@ -93,3 +117,10 @@ def _tensors(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
     """Everything that a model computes by, under all its names."""
     yield from model.named_parameters(remove_duplicate=False)
     yield from model.named_buffers(remove_duplicate=False)
+
+
+def has_body_of(one: nn.Module, other: nn.Module) -> bool:
+    """Whether the bodies of two models compute by the same numbers, poolers aside."""
+    mine, theirs = (dict(_tensors(layers.body(model))) for model in (one, other))
+    shared = [name for name in mine.keys() & theirs.keys() if not name.startswith("pooler.")]
+    return all(torch.equal(mine[name], theirs[name]) for name in shared)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from tunesmith.recipe import Recipe, anchored_model, is_path, moved, relative_path
 from tunesmith.recipe.base import Settings
@@ -110,8 +110,17 @@ class JointRecipe(Settings):
         if given and self.temperature != 1:
             raise ValueError("temperature: it goes by sizes, and the tasks have weights: give one of the two")
         for name in self.tasks:
-            self.member(name)  # what holds for a recipe of one task holds here
+            self._check(name)
         return self
+
+    def _check(self, name: str) -> None:
+        """What holds for a recipe of one task holds for each. Raises ValueError, its key first."""
+        try:
+            self.member(name)
+        except ValidationError as error:
+            fault = str(error.errors()[0]["ctx"]["error"])
+            within = f"tasks.{name}." if fault.startswith(("task", "data", "judge")) else ""
+            raise ValueError(f"{within}{fault}") from None
 
     def member(self, name: str) -> Recipe:
         """A task's own part as a recipe: what its run folder in `tasks/` says it was."""

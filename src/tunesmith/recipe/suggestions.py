@@ -26,6 +26,8 @@ def nearest_setting(path: KeyPath, values: dict[str, Any]) -> str:
         return f'here it is "{remedies.FOREIGN[key]}"'
     if "." in key and key.split(".")[0] in page_of(values).model_fields:
         return f"write `{key.split('.')[0]}:` and below it, indented, the rest"
+    if len(path) == 1 and page_of(values) is not Recipe and key in Recipe.model_fields:
+        return "not for several tasks; a recipe of one task has it"
     here = settings_at(path[:-1], values, page_of(values))
     names = list(here.model_fields) if here else []
     near = difflib.get_close_matches(key, names, n=1, cutoff=0.6)

@@ -10,6 +10,7 @@ from tunesmith.report import wording
 from tunesmith.report.findings import find_all
 from tunesmith.report.headline import headline
 from tunesmith.report.lesson import lesson
+from tunesmith.report.membership import how_it_was_shared
 from tunesmith.report.record import Record, Score
 from tunesmith.report.rendering import render
 
@@ -36,6 +37,7 @@ def make_card(record: Record) -> str:
         "card.md",
         record=record,
         verdict=headline(record),
+        shared=how_it_was_shared(record),
         findings=[finding for finding in find_all(record) if finding.level != "info"],
         lesson=lesson(record),
         scores=score_rows(record),

@@ -18,6 +18,7 @@ from tunesmith.report.headline import INTERVAL, headline
 from tunesmith.report.label_sets import slips, thresholds
 from tunesmith.report.lesson import lesson
 from tunesmith.report.levels import levels
+from tunesmith.report.membership import how_it_was_shared
 from tunesmith.report.numbers import numbers
 from tunesmith.report.plots import draw_curves, draw_lengths
 from tunesmith.report.rails import ScoreTable, score_table
@@ -51,6 +52,7 @@ def make_page(record: Record) -> str:
         "page.html",
         record=record,
         verdict=headline(record),
+        shared=how_it_was_shared(record),
         findings=findings[:SHOWN],
         more_findings=findings[SHOWN:],
         figures=list(_figures(record)),

@@ -14,6 +14,7 @@ from tunesmith.report.card import score_rows, settings
 from tunesmith.report.continual import how_it_remembers
 from tunesmith.report.continual import sources as sources_of_memory
 from tunesmith.report.lesson import how_it_was_taught, sources
+from tunesmith.report.membership import how_it_was_shared
 from tunesmith.report.record import Record
 from tunesmith.report.rendering import render, to_markdown
 
@@ -32,6 +33,7 @@ def make_paper(record: Record) -> str:
         _on_model(record),
         *_on_data(record),
         *_on_training(record),
+        *how_it_was_shared(record),
         *how_it_was_taught(record),
         _on_machine(record),
         *_on_scores(record),

@@ -105,6 +105,17 @@ class Record:
         return Path(reference).name
 
     @property
+    def part_of(self) -> dict[str, Any]:
+        """What this run is a part of, if it is one of several tasks or an earlier one (see docs/run-folder.md)."""
+        return self.manifest.get("part_of", {})
+
+    @property
+    def again(self) -> str:
+        """The command, given in this folder, that makes the run once more."""
+        whole = f"{self.part_of['folder']}/" if self.part_of else ""
+        return f"tunesmith run {whole}recipe.yaml --set output={whole}../again"
+
+    @property
     def last_step(self) -> int:
         """The last step that was trained before the best was taken."""
         return max((row["step"] for row in self.phase("fit")), default=0)
