@@ -145,7 +145,7 @@ GROUPS = {
         ),
         told=lambda recipe: [
             "--max-length", recipe.train.max_length, "--prompt", recipe.task.prompt,
-            "--longest-output", recipe.task.longest_output,
+            "--longest-output", recipe.task.longest_output, "--pieces", 8 if recipe.train.batch_size % 8 == 0 else 1,
         ],
     ),
     "language": Group(

@@ -100,6 +100,9 @@ def parse(targets: Sequence[str] = tuple(PROBLEMS), **more: type) -> argparse.Na
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, required=True)
     parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument(
+        "--pieces", type=int, default=1, help="passes of a step, where a whole batch takes too much memory"
+    )
     parser.add_argument("--learning-rate", type=float, default=2e-4)
     parser.add_argument("--warmup-ratio", type=float, default=0.06)
     parser.add_argument("--weight-decay", type=float, default=0.01)
@@ -166,7 +169,8 @@ def settings(options: argparse.Namespace, output: str) -> TrainingArguments:
     """Spell out what the workload fixes; all else stays at the Trainer's default (fused AdamW among it)."""
     return TrainingArguments(
         output_dir=output,
-        per_device_train_batch_size=options.batch_size,
+        per_device_train_batch_size=options.batch_size // options.pieces,
+        gradient_accumulation_steps=options.pieces,
         learning_rate=options.learning_rate,
         weight_decay=options.weight_decay,
         max_grad_norm=options.max_grad_norm,
