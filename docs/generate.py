@@ -12,7 +12,7 @@ from pydantic.fields import FieldInfo
 from tunesmith.errors import EXIT_CODES
 from tunesmith.recipe import Recipe, methods, tasks
 from tunesmith.recipe.base import Settings
-from tunesmith.recipe.joint import JointRecipe, Member
+from tunesmith.recipe.joint import NOT_JOINED, JointRecipe, Member
 
 PAGE = Path(__file__).with_name("recipe.md")
 SECTIONS = ("data", "teacher", "rehearsal", "train", "judge", "deploy", "machine")
@@ -120,13 +120,13 @@ def between(page: str, marks: tuple[str, str], text: str) -> str:
 def with_cells(page: str) -> str:
     """The page of methods with its table of methods and tasks."""
     kinds = [kind for kind in methods.KINDS if kind != "auto"]
-    lines = [f"| | {' | '.join(tasks.KINDS)} |", "|---" * (len(tasks.KINDS) + 1) + "|"]
+    lines = [f"| | {' | '.join(tasks.KINDS)} | several `tasks` |", "|---" * (len(tasks.KINDS) + 2) + "|"]
     for kind in kinds:
-        fits = ("no" if task in methods.KINDS[kind].facts.not_for else "yes" for task in tasks.KINDS)
+        fits = ["no" if task in methods.KINDS[kind].facts.not_for else "yes" for task in tasks.KINDS]
+        fits.append("no" if kind in NOT_JOINED else "yes")
         lines.append(f"| `{kind}` | {' | '.join(fits)} |")
-    lines.append(
-        f"| `head_first` | {' | '.join('no' if task in tasks.KEEP_THEIR_HEAD else 'yes' for task in tasks.KINDS)} |"
-    )
+    fits = ["no" if task in tasks.KEEP_THEIR_HEAD else "yes" for task in tasks.KINDS]
+    lines.append(f"| `head_first` | {' | '.join(fits)} | yes |")
     return between(page, CELLS, "\n".join(lines) + "\n")
 
 

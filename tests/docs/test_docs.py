@@ -62,6 +62,17 @@ def test_the_readme_names_every_command() -> None:
         assert f"`tunesmith {name}" in README
 
 
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda page: page.stem)
+def test_recipes_of_the_docs_are_recipes(page: Path) -> None:
+    """Every block that names a model is a whole recipe."""
+    from tunesmith.recipe.reading import check_recipe, parse_yaml
+
+    for text in re.findall(r"^```yaml\n(.*?)^```", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE):
+        located = parse_yaml(text, page.name)
+        if "model" in located.values and ("data" in located.values or "tasks" in located.values):
+            check_recipe(located)
+
+
 def test_links_of_the_docs_lead_somewhere() -> None:
     for page in (ROOT / "README.md", ROOT / "ARCHITECTURE.md", ROOT / "CONTRIBUTING.md", ROOT / "bench" / "README.md"):
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from workbench import recipe_of, run_tiny
+from workbench import largest_difference, recipe_of, run_tiny
 
 import tiny
+from forked import in_two
 from tunesmith.answering import Details
 from tunesmith.checking import check
 from tunesmith.errors import CheckpointError, DataError, ModelError, RecipeError
@@ -102,6 +103,26 @@ def test_each_task_becomes_a_run_that_plain_transformers_opens(
         bodies = [dict(model.bert.named_parameters()) for model in opened.values()]
         shared = bodies[0].keys() & bodies[1].keys()
         assert len(shared) > 30 and all(torch.equal(bodies[0][name], bodies[1][name]) for name in shared)
+
+
+@pytest.mark.slow
+def test_two_processes_are_one(bases: Bases, rows: dict[str, Path], tmp_path: Path) -> None:
+    """Steps in which a process has rows of one task alone, and a head taught first: equal weights of every task."""
+    method = {"kind": "lora", "rank": 4, "head_first": {"epochs": 0.5}}
+    train = {**COURSE, "precision": "fp64", "batch_size": 7}
+    for processes in (1, 2):
+        machine = {"threads": 1, "processes": processes, "micro_batch_tokens": 40}
+        output = tmp_path / f"run{processes}"
+        recipe = joint(bases("bert", dropout=0.0), rows, output, method=method, train=train, machine=machine)
+        if processes == 1:
+            run(recipe)
+        else:
+            write_recipe(recipe, tmp_path / "recipe.yaml")
+            codes, told = in_two(["run", str(tmp_path / "recipe.yaml")], tmp_path)
+            assert codes == [0, 0], told
+    for name in ("banking", "names"):
+        one, two = (weights(tmp_path / f"run{processes}" / "tasks" / name) for processes in (1, 2))
+        assert largest_difference(one, two) <= 1e-12
 
 
 @pytest.mark.parametrize("at", [2, 5])
