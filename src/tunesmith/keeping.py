@@ -35,7 +35,7 @@ def open_folder(
 
     Args:
         others: hashes of what has a say besides data, base and teacher.
-        part_of: the run that this is a part of, and what that means for it (see `Run.part_of`).
+        part_of: the run that this is a part of, and what that means for it (see docs/run-folder.md).
     """
     base_hashes = work.base.hashes()
     taught_by = hashes_of(work.recipe.teacher)
