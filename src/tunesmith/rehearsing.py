@@ -96,9 +96,10 @@ class Memory:
             fit.voice.stage(f"judging {name}")
             place = RunFolder(work.recipe.output)
             record = open_folder(work, place, Voice(), part_of=self._part_of(name))
+            if record["finished"]:
+                continue
             stand_alone(work, together.view(name))
-            if not record["finished"]:
-                folders.write_lines(place.steps, folders.lines(folder.steps))
+            folders.write_lines(place.steps, folders.lines(folder.steps))
             finish(work, place, record, {}, fit, progress)
         self._weigh(folder)
 
@@ -201,7 +202,8 @@ def read_earlier(run: str) -> Recipe:
     if not folders.read_json(folder.manifest)["finished"]:
         raise ModelError(f"rehearsal.runs: {run}: this run is not finished", remedy=f"`tunesmith resume {run}`")
     if not was.method.facts.is_base:
-        raise ModelError(f"rehearsal.runs: {run}: a run by {was.method.kind}, which no other training can begin from")
+        message = f"rehearsal.runs: {run}: a run by {was.method.kind}, which no other training can begin from"
+        raise ModelError(message, remedy="leave it out; runs by full, lora and others that can be merged are rehearsed")
     if was.task.kind not in REHEARSED:
         remedy = f"leave it out; those that can be rehearsed are {', '.join(REHEARSED)}"
         raise ModelError(f"rehearsal.runs: {run}: a run for {was.task.kind}", remedy=remedy)

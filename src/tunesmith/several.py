@@ -54,7 +54,9 @@ def lead(
     places = {name: RunFolder(work.recipe.output) for name, work in works.items()}
     parts = {name: _part_of(name, works, order) for name in works}
     records = {name: open_folder(work, places[name], voice, None, parts[name]) for name, work in works.items()}
-    baselines = {name: fit_baselines(work, places[name], voice, _beside(recipe, name)) for name, work in works.items()}
+    unfinished = {name: work for name, work in works.items() if not records[name]["finished"]}
+    beside = {name: _beside(recipe, name) for name in unfinished}
+    baselines = {name: fit_baselines(work, places[name], voice, beside[name]) for name, work in unfinished.items()}
     together = join_works(works)
     record = _open(recipe, folder, devices, together, records, order, steps)
     _hand_over(works, folder, devices)
@@ -63,11 +65,10 @@ def lead(
     progress = fit_and_take_best(fit, examples, steps, held_of_all(works), order)
     devices.wait()
     shutil.rmtree(folder.handover, ignore_errors=True)
-    for name, work in works.items():
+    for name, work in unfinished.items():
         voice.stage(f"judging {name}")
         stand_alone(work, together.view(name))
-        if not records[name]["finished"]:
-            share_records(folder, places[name], name)
+        share_records(folder, places[name], name)
         finish(work, places[name], records[name], baselines[name], fit, progress)
     _sum_up(folder, places, record, fit, progress)
 
@@ -96,9 +97,7 @@ def follow(recipe: JointRecipe, folder: RunFolder, devices: Devices, stop: StopS
 def finish(
     work: Work, folder: RunFolder, record: dict[str, Any], baselines: Mapping[str, Any], fit: Fit, progress: Progress
 ) -> None:
-    """Judge and write down what came of one task; what is finished stays as it is."""
-    if record["finished"]:
-        return
+    """Judge and write down what came of one task."""
     decision = score_validation(work, folder)
     save_model(work, folder, decision)
     judge_run(work, folder, baselines, decision)

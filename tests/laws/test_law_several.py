@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from workbench import largest_difference, recipe_of, run_tiny
+from workbench import Breaker, largest_difference, recipe_of, run_tiny
 
 import tiny
 from forked import in_two
@@ -29,18 +29,6 @@ from tunesmith.run import resume, run
 Bases = Callable[..., Path]
 COURSE: dict[str, Any] = {"steps": 6, "evaluate_every": 3, "batch_size": 8, "precision": "fp32", "learning_rate": 3e-3}
 OTHERS = ("please", "help", "wrong")
-
-
-class Breaker(Voice):
-    """Stops the work at its n-th step."""
-
-    def __init__(self, at: int) -> None:
-        self.left = at
-
-    def step(self, step: Any, total: int) -> None:
-        self.left -= 1
-        if self.left == 0:
-            raise ZeroDivisionError
 
 
 @pytest.fixture

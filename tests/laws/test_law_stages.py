@@ -8,13 +8,12 @@ from typing import Any
 
 import pytest
 from safetensors.torch import load_file
-from workbench import recipe_of, run_tiny
+from workbench import Breaker, recipe_of, run_tiny
 
 import tiny
 from forked import in_two
 from tunesmith.checking import check
 from tunesmith.errors import DataError, RecipeError
-from tunesmith.fitting import Voice
 from tunesmith.folder import RunFolder, read_json
 from tunesmith.open import Run
 from tunesmith.recipe import Recipe
@@ -82,18 +81,6 @@ def test_a_refit_does_not_judge_the_baseline_by_rows_that_it_learned(
     assert theirs == mine
     kept = finished.folder.predictions("baseline-without-stages-validation")
     assert kept.read_bytes() == own.predictions("validation").read_bytes()
-
-
-class Breaker(Voice):
-    """Stops the work at its n-th step, whichever stage that is in."""
-
-    def __init__(self, at: int) -> None:
-        self.left = at
-
-    def step(self, step: Any, total: int) -> None:
-        self.left -= 1
-        if self.left == 0:
-            raise ZeroDivisionError
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,7 @@ from tunesmith import loop, methods, tasks
 from tunesmith.data.batches import Order
 from tunesmith.data.rows import Row
 from tunesmith.devices import Devices
+from tunesmith.fitting import Voice
 from tunesmith.methods.contract import Span
 from tunesmith.models.loaded import Loaded
 from tunesmith.models.references import find_base
@@ -208,3 +209,15 @@ def command(arguments: list[str]) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE")}
     whole = [sys.executable, "-m", "tunesmith", *arguments]
     return subprocess.run(whole, env=environment, capture_output=True, text=True, timeout=280)
+
+
+class Breaker(Voice):
+    """Stops the work at its n-th step, whichever stage that is in."""
+
+    def __init__(self, at: int) -> None:
+        self.left = at
+
+    def step(self, step: Any, total: int) -> None:
+        self.left -= 1
+        if self.left == 0:
+            raise ZeroDivisionError
