@@ -42,6 +42,7 @@ class Set:
         limit: training rows used, so that a run ends in minutes; the recipe's epochs and rate stay.
         test_rows: the first so many rows of `test` are answered, for the same reason; None: all.
         settings: changes of the recipe on both sides, for the same reason.
+        seeds: how many, from 0 on: one where a run takes more than three minutes.
         variants: further runs of ours, by name: settings over the recipe.
     """
 
@@ -50,6 +51,7 @@ class Set:
     limit: int | None = None
     test_rows: int | None = None
     settings: tuple[str, ...] = ()
+    seeds: int = 1
     variants: dict[str, str] = field(default_factory=dict)
 
 
@@ -75,11 +77,11 @@ GROUPS = {
     "classification": Group(
         "bench.peers.trainer",
         {
-            "trec6": Set("trec6"),
-            "sick": Set("sick", limit=2500),
-            "stsb_en": Set("stsb_en", limit=3000),
-            "subj": Set("subj", limit=2000),
-            "davidson_hate": Set("davidson_hate", limit=2500),
+            "trec6": Set("trec6", seeds=3),
+            "sick": Set("sick", limit=2500, seeds=3),
+            "stsb_en": Set("stsb_en", limit=3000, seeds=3),
+            "subj": Set("subj", limit=2000, seeds=3),
+            "davidson_hate": Set("davidson_hate", limit=2500, seeds=3),
             "go_emotions": Set("go_emotions", limit=6000),
             # Read at 128 tokens, a third of an abstract, so that cutting and windows differ.
             "pubmedqa": Set(
@@ -100,7 +102,8 @@ GROUPS = {
         "bench.peers.tokens",
         {
             "ncbi_disease": Set("ncbi_disease", limit=1000),
-            "masakhaner2_tsn": Set("masakhaner2_tsn", limit=1000),
+            # At one seed the sides lay six points apart, more than test rows explain.
+            "masakhaner2_tsn": Set("masakhaner2_tsn", limit=1000, seeds=3),
             "sec_filings_ner": Set("sec_filings_ner", limit=600),
         },
         ("bench/peers/tokens.py", "src/tunesmith/tasks/token_classification.py", "src/tunesmith/data/tags.py"),
@@ -187,8 +190,8 @@ def main(arguments: list[str] | None = None) -> int:
     code += json.dumps(ledger.machine()["packages"], sort_keys=True)
     lines = [
         line
-        for seed in options.seeds
         for name in options.sets or group.sets
+        for seed in options.seeds or range(group.sets[name].seeds)
         for line in both_sides(name, group, folder, seed, options.threads, code)
     ]
     figures = {name: judge([line for line in lines if line["set"] == name]) for name in options.sets or group.sets}
@@ -214,7 +217,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.sets", description=__doc__.splitlines()[0])
     parser.add_argument("group", choices=GROUPS)
     parser.add_argument("--sets", nargs="+", choices=[name for group in GROUPS.values() for name in group.sets])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--seeds", type=int, nargs="+", help="instead of each set's own number")
     parser.add_argument("--threads", type=int, default=harness.cores(), help="of both sides alike")
     parser.add_argument("--record", action="store_true", help="write the result to the evidence ledger")
     return parser.parse_args(arguments)
@@ -223,7 +226,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 def both_sides(name: str, group: Group, folder: Path, seed: int, threads: int, code: str) -> list[dict]:
     """Our run, its variants and the Trainer's, each from the kept lines if it is there."""
     one = group.sets[name]
-    settings = json.dumps([name, asdict(one), seed, threads, code, data_key(one, folder)], sort_keys=True)
+    told = {key: value for key, value in asdict(one).items() if key != "seeds"}
+    settings = json.dumps([name, told, seed, threads, code, data_key(one, folder)], sort_keys=True)
     key = hashlib.sha256(settings.encode()).hexdigest()[:16]
     done = {line["side"]: line for line in harness.kept_lines(FINISHED) if line["key"] == key}
     shared = {"key": key, "set": name, "seed": seed}
