@@ -9,7 +9,7 @@ from typing import Any
 
 from tunesmith import folder as folders
 from tunesmith import footprint
-from tunesmith.audits import cost, distillation, slices
+from tunesmith.audits import cost, distillation, forgetting, slices
 from tunesmith.audits.budgets import find_budgets, with_budgets
 from tunesmith.audits.suspects import find_suspects
 from tunesmith.audits.verdict import NOT_JUDGED, judge
@@ -39,6 +39,7 @@ from tunesmith.preparing import Work, said_masked
 from tunesmith.recipe import TEACHER, WITHOUT_STAGES, WITHOUT_TEACHER
 from tunesmith.report.manifest import now
 from tunesmith.tasks.contract import Example, Prediction, length_of
+from tunesmith.tasks.metrics import Measure
 
 WORST_ERRORS = 25
 SHOWN_SUSPECTS = 25
@@ -219,11 +220,13 @@ def judge_run(work: Work, folder: RunFolder, baselines: Mapping[str, Fitted], de
         scores["test_without_overlap"] = score(work.task.measures(_without(kept["test"], work.splits.leaked)))
     scores |= _slices(work, kept[split], split, primary)
     folders.write_json(folder.scores, scores)
-    verdict = judge(primary, work.recipe.judge.min_gain, split, tuned[split], theirs)
+    lost = {"forgetting": {"general": _of_general_texts(work, folder)}} if work.splits.general else {}
+    not_judged = [name for name in NOT_JUDGED if name not in lost]
+    verdict = judge(primary, work.recipe.judge.min_gain, split, tuned[split], theirs, not_judged)
     spent = _cost(work, folder, split)
     folders.write_json(folder.verdict, with_budgets(verdict, find_budgets(work.recipe.deploy, spent)))
     taught = {"distillation": _against_teacher(work, folder, split, tuned[split])} if work.recipe.teacher else {}
-    folders.write_json(folder.audits, {"cost": spent, **taught, "not_judged": list(NOT_JUDGED)})
+    folders.write_json(folder.audits, {"cost": spent, **taught, **lost, "not_judged": not_judged})
     shown = folders.read_json(folder.data)
     shown["wrong"], shown["worst_errors"] = _worst(work, kept[split], getattr(work.splits, split))
     if work.recipe.task.target == "text":
@@ -321,6 +324,21 @@ def _against_teacher(work: Work, folder: RunFolder, split: str, mine: Mapping[st
     times = distillation.latencies(models, work.task, examples, work.devices)
     measures = (mine[primary], work.task.measures(predictions)[primary])
     return distillation.compare(primary, split, measures, models, saved, times)
+
+
+def _of_general_texts(work: Work, folder: RunFolder) -> dict[str, Any]:
+    """What the tuned model and its base make of texts of the language at large."""
+    base = _untuned(work)
+    after = _asked_generally(work, folder, "general", Opened(work.task, work.loaded, work.devices))
+    before = _asked_generally(work, folder, "baseline-untuned-general", base) if base else None
+    return forgetting.compare(len(work.splits.general), work.recipe.judge.primary, after, before)
+
+
+def _asked_generally(work: Work, folder: RunFolder, name: str, side: Baseline) -> dict[str, Measure]:
+    predictions = _answers(Fitted(side, {}), work, "general")
+    _write(folder, name, predictions)
+    measures: dict[str, Measure] = work.task.measures(predictions)
+    return measures
 
 
 def _memory_of_answering(work: Work, folder: RunFolder, split: str) -> dict[str, Any]:

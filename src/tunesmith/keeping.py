@@ -98,15 +98,17 @@ def _tell(work: Work, parameters: Mapping[str, int], voice: Voice, resumes: bool
 
 
 def _identify_rows(work: Work) -> dict[str, Any]:
-    """The rows of each split by number and hash, and the files they came from."""
+    """The rows of each split, and of the language at large, by number and hash, and the files they came from."""
+    splits = work.splits
+    named = splits.named() | ({"general": splits.general} if splits.general else {})
     return {
         name: {
             "rows": len(rows),
-            "file_sha256": work.splits.files.get(name),
-            "files_sha256": work.splits.parts.get(name, []),
+            "file_sha256": splits.files.get(name),
+            "files_sha256": splits.parts.get(name, []),
             "rows_sha256": hash_of(rows, work.recipe.task.columns),
         }
-        for name, rows in work.splits.named().items()
+        for name, rows in named.items()
     }
 
 

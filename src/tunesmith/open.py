@@ -53,6 +53,11 @@ class Run:
         return folders.read_json(self.folder.scores)
 
     @property
+    def audits(self) -> dict[str, Any]:
+        """What was measured besides the scores: cost, what was forgotten, distillation."""
+        return folders.read_json(self.folder.audits)
+
+    @property
     def verdict(self) -> dict[str, Any]:
         return folders.read_json(self.folder.verdict)
 

@@ -18,6 +18,7 @@ from tunesmith.data import checks
 from tunesmith.data.findings import Finding
 from tunesmith.data.label_checks import targets_of
 from tunesmith.data.loading import Splits
+from tunesmith.data.splits import overlap
 from tunesmith.lengths import Lengths
 from tunesmith.recipe import Recipe
 
@@ -146,6 +147,7 @@ def check(
         *_on_reading(splits),
         *_on_size(recipe, splits, trainable),
         *_on_rows(splits, findings),
+        *_on_general_texts(recipe, splits),
         *_on_lengths(recipe, lengths),
         *_on_settings(recipe, trainable),
         *_on_disk(recipe, trainable),
@@ -198,6 +200,20 @@ LOSSES = {
     "chunks": "an answer is a summary of summaries of their parts, and training reads the first part",
 }
 """What a row loses that is too long, by `train.long_text`."""
+
+
+def _on_general_texts(recipe: Recipe, splits: Splits) -> Iterator[Note]:
+    learned = overlap(splits.general, splits.train, recipe.task.columns)
+    if learned:
+        message = (
+            f"{len(learned):,} of {len(splits.general):,} general texts are learned, too: how well they are known "
+        )
+        message += "afterwards says little of other texts"
+        places = tuple(splits.general[index].where for index in learned)
+        remedy = "take them out of data.general"
+        yield Note(
+            "general-in-train", "warn", message, places[0], remedy, count=len(places), rows=places[:NAMED_PLACES]
+        )
 
 
 def _on_lengths(recipe: Recipe, lengths: Mapping[str, Lengths]) -> Iterator[Note]:

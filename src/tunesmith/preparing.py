@@ -86,6 +86,7 @@ def prepare(recipe: Recipe, devices: Devices, voice: Voice) -> Work:
     splits = start.splits.named()
     examples = {name: task.encode(rows, processor, limit) for name, rows in splits.items()}
     lengths = {name: count_lengths(rows, examples[name], task, processor, limit) for name, rows in splits.items()}
+    examples |= {"general": task.encode(start.splits.general, processor, limit)} if start.splits.general else {}
     cut_rows = {name: found.cut for name, found in lengths.items()}
     return Work(**vars(start), examples=examples, cut_rows=cut_rows, notes=note(start, material.find(), lengths))
 

@@ -79,15 +79,23 @@ def print_run(run: Run, as_json: bool) -> None:
     if "tasks" in scores:
         return print_tasks(run, as_json)
     if as_json:
-        print_json({"run": str(run.folder.path), "verdict": verdict, "scores": scores, "cost": run.manifest["cost"]})
+        told = {"verdict": verdict, "scores": scores, "cost": run.manifest["cost"]}
+        print_json({"run": str(run.folder.path), **told, "forgetting": run.audits.get("forgetting")})
         return
     typer.echo(f"\n{WORDS[verdict['ship']]}")
     for reason in verdict["why"]:
         typer.echo(f"  {reason}")
     rows = [(f"tuned, {split}", scores[split]) for split in ("validation", "test") if split in scores]
     rows += [(f"{name}, {verdict['split']}", measured) for name, measured in scores["baselines"].items()]
+    rows += [(f"{who}, general texts", measured) for who, measured in general_scores(run)]
     print_scores(rows, scores["primary"])
     typer.echo(f"report: {run.folder.report}")
+
+
+def general_scores(run: Run) -> list[tuple[str, Mapping[str, Mapping[str, float]]]]:
+    """Scores on texts of the language at large, of the tuned model and of its base, where they were asked for."""
+    found = run.audits.get("forgetting", {}).get("general", {})
+    return [(who, found[side]) for who, side in (("tuned", "after"), ("untuned", "before")) if found.get(side)]
 
 
 def print_tasks(run: Run, as_json: bool) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch.nn import functional
 from workbench import EVERY_METHOD, TASKS, Bench, largest_difference, logits_of, recipe_of, run_tiny, set_up, train
 
@@ -302,6 +303,42 @@ def test_saved_folder_opens_in_plain_libraries(bases: Bases, tmp_path: Path, obj
     theirs = logits_of(plain, batch)
     assert float((theirs - logits_of(run.loaded.model, batch)).abs().max()) <= 1e-5
     assert float((theirs - before).abs().max()) > 1e-3
+
+
+def test_what_a_domain_cost_the_language_at_large(bases: Bases, tmp_path: Path) -> None:
+    """General texts are asked before and after, by the same measure as any other; they change nothing of the model."""
+    data = tiny.write_rows(tmp_path / "train.jsonl", tiny.make_sentences(60))
+    rows = [{"text": " ".join(tiny.WORDS[first : first + 5])} for first in [*range(6, 38)] * 2][:40]
+    general = tiny.write_rows(
+        tmp_path / "general.jsonl", [*rows, min(tiny.make_sentences(60), key=lambda row: len(row["text"]))]
+    )
+    base = bases(FAMILY["causal"], dropout=0.0)
+    sections: dict[str, Any] = {"task": {"kind": KIND, "objective": "causal"}, "train": {"steps": 40}}
+    run = run_tiny(base, data, tmp_path / "run", **sections, data={"validation": 0.2, "general": str(general)})
+    without = run_tiny(base, data, tmp_path / "without", **sections, data={"validation": 0.2})
+    weights = [load_file(one.folder.model / "model.safetensors") for one in (run, without)]
+    assert largest_difference(*weights) == 0.0
+    found = run.audits["forgetting"]["general"]
+    assert found["rows"] == 41 and found["metric"] == "log_likelihood"
+    assert "forgetting" not in run.verdict["not_judged"] and "forgetting" in without.verdict["not_judged"]
+    untuned = run_tiny(
+        base, data, tmp_path / "untuned", task=sections["task"], train={"steps": 1, "learning_rate": 1e-12}
+    )
+    for side, model in (("after", run), ("before", untuned)):
+        theirs = model.evaluate(str(general))["scores"]
+        for name, told in found[side].items():
+            assert told["value"] == pytest.approx(theirs[name]["value"], rel=1e-5)
+    for name, change in found["change"].items():
+        assert change["value"] == pytest.approx(found["after"][name]["value"] - found["before"][name]["value"])
+        assert change["low"] <= change["value"] <= change["high"]
+    assert found["change"]["perplexity"]["low"] > 0, "words that the domain does not have became less likely"
+    page, card = run.folder.report.read_text(), (run.folder.path / "README.md").read_text()
+    for text in (page, card):
+        assert "knows the language at large less well" in text and "general texts" in text
+    assert "of the language at large perplexity went from" in run.folder.path.joinpath("paper.md").read_text()
+    assert "general-in-train" in {note["code"] for note in read_json(run.folder.check)}
+    with pytest.raises(ValueError, match=r"data\.general: only for language-modeling"):
+        run_tiny(base, data, tmp_path / "no", data={"general": str(general)})
 
 
 def test_perplexity_is_that_of_torch() -> None:

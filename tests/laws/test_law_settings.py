@@ -393,6 +393,11 @@ TABLE: dict[str, Row] = {
         lambda place: {"data": {"test": str(place.folder / "other.jsonl")}},
         lambda plain, changed: changed.verdict["split"] == "test" != plain.verdict["split"],
     ),
+    "data.general": Row(
+        lambda place: {"data": {"general": str(place.folder / "other.jsonl")}},
+        lambda plain, changed: changed.audits["forgetting"]["general"]["rows"] > 0 and "forgetting" not in plain.audits,
+        common=gaps,
+    ),
     "data.columns": Row({"data": {"columns": {"text": "twin"}}}, rows_of("train")),
     "data.group": Row({"data": {"group": "case"}}, groups_stay_together),
     "data.on_bad_row": Row(

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tunesmith.evaluation import difference
 from tunesmith.tasks.metrics import Measure
 
 NOT_JUDGED = ("forgetting", "bias", "shift", "facts")
-"""Audits that this version does not have; named in every verdict so that silence is not taken for a pass."""
+"""Audits that this version does not have, or not for every task; a verdict names those that were not made, so that
+silence is not taken for a pass."""
 
 
 def judge(
@@ -18,6 +19,7 @@ def judge(
     split: str,
     tuned: Mapping[str, Measure],
     baselines: Mapping[str, Mapping[str, Measure]],
+    not_judged: Sequence[str] = NOT_JUDGED,
 ) -> dict[str, Any]:
     """The verdict.
 
@@ -27,6 +29,7 @@ def judge(
         split: which rows were judged: "test", or "validation" where there is no test.
         tuned: the tuned model's measures.
         baselines: each baseline's measures on the same rows.
+        not_judged: audits that were not made.
 
     Returns:
         {"ship", "gain", "over", "metric", "split", "why", "not_judged"}; `ship` is None where there is no baseline.
@@ -49,7 +52,7 @@ def judge(
     num_rows = tuned[primary].num_rows
     if num_rows < 100:
         why.append(f"only {num_rows} rows were judged: the interval is wide")
-    return {**verdict, "why": why, "not_judged": list(NOT_JUDGED)}
+    return {**verdict, "why": why, "not_judged": list(not_judged)}
 
 
 def _reason(primary: str, value: float, over: str, best: float, gain: Mapping[str, float], min_gain: float) -> str:

@@ -15,7 +15,7 @@ from tunesmith.data.splits import overlap, split_rows, take
 from tunesmith.errors import DataError, Fault
 from tunesmith.recipe import Data
 from tunesmith.recipe.columns import Column
-from tunesmith.recipe.data import in_words
+from tunesmith.recipe.data import SOURCES, in_words
 
 
 @dataclass
@@ -24,6 +24,7 @@ class Splits:
 
     Attributes:
         test: sealed; empty if the recipe names none.
+        general: of the language at large; neither learned nor a split; empty if the recipe names none.
         leaked: indices of test rows whose normalised input is also among the rows that are learned.
         skipped: bad rows that were left out (`on_bad_row: skip`).
         notes: how columns were read where that was not by their own name.
@@ -34,6 +35,7 @@ class Splits:
     train: list[Row]
     validation: list[Row]
     test: list[Row]
+    general: list[Row] = field(default_factory=list)
     leaked: list[int] = field(default_factory=list)
     skipped: list[Fault] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -73,7 +75,7 @@ def load_splits(
     group = (data.group,) if data.group else ()
     together = group_of(columns, data.group)
     readings: dict[str, Reading] = {}
-    for split in ("train", "validation", "test"):
+    for split in SOURCES:
         source = getattr(data, split)
         if isinstance(source, str | list):
             extra = (*slices, *(group if split == "train" else ()))
@@ -102,6 +104,7 @@ def load_splits(
         train=train,
         validation=validation,
         test=test,
+        general=readings["general"].rows if "general" in readings else [],
         leaked=overlap(test, [*train, *validation] if learns_validation else train, columns),
         skipped=[fault for reading in readings.values() for fault in reading.faults],
         notes=[note for reading in readings.values() for note in reading.notes],

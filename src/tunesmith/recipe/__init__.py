@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from tunesmith.recipe.base import Settings
 from tunesmith.recipe.classification import Classification, ImageClassification, TextClassification
-from tunesmith.recipe.data import Data, with_paths
+from tunesmith.recipe.data import SOURCES, Data, with_paths
 from tunesmith.recipe.judge import Deploy, Judge, Machine, require_sharing
 from tunesmith.recipe.methods import (
     BitFit,
@@ -106,6 +106,7 @@ class Stage(Settings):
     @model_validator(mode="after")
     def _fits_its_task(self) -> Self:
         require_fitting(self.task, self.train, self.judge)
+        require_general(self.task, self.data)
         require_method(self.task, self.method)
         if self.method.kind != "auto" and not self.method.facts.is_base:
             raise ValueError(f"method: the next training cannot begin from what {self.method.kind} leaves; use lora")
@@ -126,6 +127,15 @@ def require_fitting(task: Any, train: Train, judge: Judge, more_baselines: tuple
     fitting, asked = (*task.baselines, *more_baselines), judge.baselines
     if isinstance(asked, list) and (other := [name for name in asked if name not in fitting]):
         raise ValueError(f"judge.baselines: {', '.join(other)} is none of this task's: {', '.join(fitting)}")
+
+
+def require_general(task: Any, data: Data) -> None:
+    """Raise ValueError, its key first, where texts of the language at large are named for a task whose model has no
+    head left that could be asked about them."""
+    if data.general is not None and task.target != "language":
+        raise ValueError(
+            f"data.general: only for language-modeling, which asks for the texts themselves, not {task.kind}"
+        )
 
 
 def require_method(task: Any, method: Any) -> None:
@@ -189,6 +199,7 @@ class Recipe(Settings):
     def _fits_its_task(self) -> Self:
         taught = (TEACHER, WITHOUT_TEACHER) if self.teacher else ()
         require_fitting(self.task, self.train, self.judge, (*((WITHOUT_STAGES,) if self.stages else ()), *taught))
+        require_general(self.task, self.data)
         require_method(self.task, self.method)
         for method in (self.method, *(stage.method for stage in self.stages)):
             require_sharing(self.machine, method)
@@ -296,7 +307,7 @@ class Recipe(Settings):
 
 def moved(data: Data, change: Any) -> Data:
     """Data with `change` applied to every path."""
-    return data.but(**{split: with_paths(getattr(data, split), change) for split in ("train", "validation", "test")})
+    return data.but(**{key: with_paths(getattr(data, key), change) for key in SOURCES})
 
 
 def anchored_model(model: str, root: Path) -> str:

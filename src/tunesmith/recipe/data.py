@@ -9,6 +9,9 @@ from pydantic import Field
 
 from tunesmith.recipe.base import HeldShare, PositiveInt, Settings, Share
 
+SOURCES = ("train", "validation", "test", "general")
+"""Keys that name files."""
+
 HUB = "hub:"
 """What a data set on a hub begins with: `hub:owner/name[@revision][:split]`."""
 
@@ -32,6 +35,10 @@ class Data(Settings):
     test: Files | HeldShare | None = None
     """Sealed rows: scored once, after training. Every further look is counted in the run folder. Files, or the share
     split off `train` by the hash of the input, before `limit` and `validation` take theirs."""
+
+    general: Files | None = None
+    """Texts of the language at large, for language-modeling: never trained on; how well they are known before and
+    after tells what the domain cost."""
 
     columns: dict[str, str] = Field(default_factory=dict)
     """Our column name: the name in your files. Only where they differ. A label may be joined from several columns to a
@@ -57,7 +64,7 @@ def with_paths(source: Any, change: Callable[[str], str]) -> Any:
 
 def uses_hub(*parts: Data) -> bool:
     """Whether any of the rows come from a hub."""
-    sources = [source for data in parts for source in (data.train, data.validation, data.test)]
+    sources = [getattr(data, key) for data in parts for key in SOURCES]
     names = [name for source in sources for name in (source if isinstance(source, list) else [source])]
     return any(isinstance(name, str) and name.startswith(HUB) for name in names)
 

@@ -119,6 +119,9 @@ def score_rows(record: Record) -> list[tuple[str, str, int, dict[str, Score]]]:
     rows += [(name, record.split, many, scores) for name, scores in named]
     if record.split != "validation":
         rows.append(("tuned", "validation", record.data["splits"]["validation"]["rows"], record.scores["validation"]))
+    if general := record.general:
+        sides = {"tuned": "after", wording.baseline("untuned"): "before"}
+        rows += [(who, "general texts", general["rows"], general[side]) for who, side in sides.items() if general[side]]
     return rows
 
 

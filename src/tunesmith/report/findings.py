@@ -27,6 +27,7 @@ _ORDER = (BAD, WARN, INFO)
 TITLES = {
     "broken-tags": "Tags that do not fit together",
     "lost-spans": "Spans that no answer can be",
+    "general-in-train": "General texts were learned",
     "nothing-asked": "Rows that ask for nothing",
     "odd-tags": "Tags without names",
     "bad-rows": "Bad rows were left out",
@@ -100,6 +101,7 @@ def find_all(record: Record) -> list[Finding]:
         *_on_classes(record),
         *_on_certainty(record),
         *_on_inventions(record),
+        *_on_general_texts(record),
         *_on_slices(record),
         *_on_labels(record),
         *_on_refit(record),
@@ -216,6 +218,30 @@ def _on_inventions(record: Record) -> Iterator[Finding]:
             text = f"{len(rows):,} of {record.judged_rows:,} texts hold {what} that their sources do not ({where}; "
             text += f"predictions/{record.split}.jsonl names them). Some may be right, in another form: check them."
             yield Finding(WARN, f"{what.capitalize()} that the source does not hold", text)
+
+
+def _on_general_texts(record: Record) -> Iterator[Finding]:
+    """What the domain cost of the language at large; only an interval may say that something was lost."""
+    general = record.general
+    if not general:
+        return
+    title, after = wording.metric("perplexity").title.lower(), general["after"]["perplexity"]
+    texts = wording.count(general["rows"], "general text")
+    if not general["before"]:
+        text = f"On {texts} the {title} is {wording.scored(after)}. The base has no head that could be asked before."
+        yield Finding(INFO, "The language at large", text)
+        return
+    change = general["change"]["perplexity"]
+    between = f"paired difference {wording.signed(change['value'])}, 95 % interval {wording.signed(change['low'])} to"
+    text = f"On {texts} the {title} went from {wording.scored(general['before']['perplexity'])} to "
+    text += f"{wording.scored(after)} ({between} {wording.signed(change['high'])})"
+    if change["low"] > 0:
+        advice = "Where that matters try a lower rate, fewer steps, lora, or general texts among the training rows."
+        yield Finding(WARN, "It knows the language at large less well than its base", f"{text}. {advice}")
+    elif change["high"] < 0:
+        yield Finding(INFO, "It knows the language at large better than its base", f"{text}.")
+    else:
+        yield Finding(INFO, "The language at large", f"{text}, which may be mere chance.")
 
 
 def _on_slices(record: Record) -> Iterator[Finding]:

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tunesmith.recipe import Recipe
+from tunesmith.recipe.data import SOURCES
 
 PACKAGES = (
     "tunesmith",
@@ -24,8 +25,7 @@ PACKAGES = (
     "scikit-learn",
 )
 
-PLACES = (("data", "train"), ("data", "validation"), ("data", "test"), ("output",), ("model",),
-          ("teacher", "model"), ("rehearsal", "runs"))  # fmt: skip
+PLACES = (*(("data", key) for key in SOURCES), ("output",), ("model",), ("teacher", "model"), ("rehearsal", "runs"))
 """Keys that say where things lie. Identity goes by their content, so that a run folder can be moved."""
 
 ONLOOKERS = (("track",),)

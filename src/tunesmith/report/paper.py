@@ -172,6 +172,23 @@ def _on_machine(record: Record) -> str:
     )
 
 
+def _on_general_texts(record: Record) -> list[str]:
+    general = record.general
+    if not general:
+        return []
+    after = _bracketed(general["after"]["perplexity"])
+    texts = wording.count(general["rows"], "text")
+    if not general["before"]:
+        return [f"On {texts} of the language at large its perplexity was {after}."]
+    change = general["change"]["perplexity"]
+    between = f"{wording.signed(change['value'])} ({wording.signed(change['low'])} to {wording.signed(change['high'])})"
+    before = _bracketed(general["before"]["perplexity"])
+    return [
+        f"On {texts} of the language at large perplexity went from {before} before training to {after}, a paired "
+        f"difference of {between}."
+    ]
+
+
 def _on_scores(record: Record) -> list[str]:
     rows = f"the {record.judged_rows:,} {record.split} rows"
     mine = [f"{wording.in_prose(name)} {_bracketed(score)}" for name, score in record.judged.items()]
@@ -193,6 +210,7 @@ def _on_scores(record: Record) -> list[str]:
         between = f"({wording.signed(gain['low'])} to {wording.signed(gain['high'])})"
         said.append(f"Baselines on the same rows reached {title} {wording.listing(theirs)}.")
         said.append(f"The paired difference to the best ({over}) was {wording.signed(gain['value'])} {between}.")
+    said += _on_general_texts(record)
     if record.split != "test":
         said.append("There was no test set: the best step was chosen on these same rows, which flatters the figures.")
     clean = record.scores.get("test_without_overlap")

@@ -71,6 +71,12 @@ class Record:
         return self.audits["cost"]
 
     @property
+    def general(self) -> dict[str, Any] | None:
+        """How well texts of the language at large are known (see `audits.forgetting`); None where none were named."""
+        found: dict[str, Any] | None = self.audits.get("forgetting", {}).get("general")
+        return found
+
+    @property
     def method(self) -> str:
         return self.recipe.method.kind
 
