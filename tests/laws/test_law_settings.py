@@ -790,3 +790,24 @@ def test_threads_that_nobody_named(
     if told is not None:
         monkeypatch.setenv("OMP_NUM_THREADS", told)
     assert choose_devices(Machine(device="cpu"), "fp32").threads == expected
+
+
+@pytest.mark.parametrize(
+    ("can", "by_amd", "gains"),
+    [
+        ({"avx512_bf16": True}, True, True),
+        ({"avx512_bf16": True}, False, False),
+        ({"avx512_bf16": True, "amx_bf16": True}, False, True),
+        ({"bf16": True}, False, True),
+        ({"avx2": True}, True, False),
+    ],
+)
+def test_bf16_is_chosen_where_it_is_faster(
+    monkeypatch: pytest.MonkeyPatch, can: dict[str, bool], by_amd: bool, gains: bool
+) -> None:
+    """Which CPUs gain was measured; `auto` goes by what a CPU says of itself."""
+    from tunesmith import devices
+
+    monkeypatch.setattr(devices.torch.cpu, "get_capabilities", lambda: can)
+    monkeypatch.setattr(devices, "is_by_amd", lambda: by_amd)
+    assert devices.choose_devices(Machine(device="cpu"), "auto").precision == ("bf16" if gains else "fp32")
