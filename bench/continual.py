@@ -58,7 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
     folder = Path(os.environ.get("TUNESMITH_DATA") or sys.exit("set TUNESMITH_DATA to the folder that holds the sets"))
     subjects, _ = ledger.match(SUBJECTS)
     code = ledger.fingerprint(subjects) + json.dumps(ledger.machine()["packages"], sort_keys=True)
-    done = {line["key"]: line for line in harness.kept_lines(FINISHED)}
+    done = {line["key"]: line for line in [*ledger.finished("continual", "ways"), *harness.kept_lines(FINISHED)]}
     lines = []
     with tempfile.TemporaryDirectory(prefix="bench-continual-") as scratch:
         first = Path(scratch) / "shared" / "snips"

@@ -60,6 +60,14 @@ def check(root: Path = ROOT) -> list[dict]:
     return [_judge(path, root) for path in sorted((root / EVIDENCE).glob("*.json"))]
 
 
+def finished(name: str, figure: str = "runs", root: Path = ROOT) -> list[dict]:
+    """The runs that a piece of evidence rests on, each with its key; none where there is no such evidence. A long
+    measurement goes on behind them on any machine: a run whose code or data has changed has another key."""
+    path = root / EVIDENCE / f"{name}.json"
+    runs: list[dict] = json.loads(path.read_text(encoding="utf-8"))["figures"][figure] if path.exists() else []
+    return [run for run in runs if "key" in run]
+
+
 def match(patterns: Iterable[str], root: Path = ROOT) -> tuple[list[str], list[str]]:
     """Find the files that glob patterns name: (the files, sorted; the patterns that name none)."""
     found = {pattern: [_relative(path, root) for path in root.glob(pattern) if path.is_file()] for pattern in patterns}

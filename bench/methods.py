@@ -36,7 +36,14 @@ SUBJECTS = [
     "src/tunesmith/data/batches.py", "src/tunesmith/data/splits.py", "src/tunesmith/tasks/metrics.py",
     "src/tunesmith/tasks/text_classification.py", "src/tunesmith/tasks/targets/*.py",
     "src/tunesmith/tasks/token_classification.py", "src/tunesmith/tasks/language_modeling.py",
-    "src/tunesmith/models/*.py", "src/tunesmith/methods/*.py", "src/tunesmith/recipe/methods.py",
+    *(f"src/tunesmith/models/{name}.py" for name in (
+        "bottlenecks", "heads", "language_models", "layers", "loaded", "sublayers",
+    )),
+    *(f"src/tunesmith/methods/{name}.py" for name in (
+        "adapters", "bottlenecks", "contract", "head_first", "low_rank", "own_weights", "quantised", "regularisers",
+        "rescaling", "virtual_tokens",
+    )),
+    "src/tunesmith/recipe/methods.py",
 ]  # fmt: skip
 """The files that decide how good the models are."""
 
@@ -175,7 +182,8 @@ def main(arguments: list[str] | None = None) -> int:
     code = ledger.fingerprint([file for file in subjects if file != "bench/methods.py"])  # a cell is in its key
     code += json.dumps(ledger.machine()["packages"], sort_keys=True)
     keys = [key_of(cell, folder, options.threads, code) for cell in cells]
-    done = {line["key"]: line for line in harness.kept_lines(FINISHED)}
+    known = [*ledger.finished(f"methods-{options.table}"), *harness.kept_lines(FINISHED)]
+    done = {line["key"]: line for line in known}
     for cell, key in zip(cells, keys, strict=True):
         if cell in asked and key not in done:
             line = {"key": key, "cell": cell.name, "seed": cell.seed, **train(cell, folder, options.threads)}
@@ -261,7 +269,7 @@ def rows_of(lines: Sequence[dict]) -> list[dict]:
         qualities = [line["quality"] for line in mine]
         means = {
             figure: statistics.mean(line[figure] for line in mine)
-            for figure in ("trainable", "parameters", "seconds", "peak_memory_bytes", "model_bytes")
+            for figure in ("trainable", "parameters", "cpu_seconds", "peak_memory_bytes", "model_bytes")
         }
         rows.append({
             "cell": name,
@@ -281,13 +289,13 @@ def rows_of(lines: Sequence[dict]) -> list[dict]:
 
 def show(table: Sequence[dict]) -> str:
     """The table in plain text."""
-    header = ("", "quality", "95 % or seeds", "moving", "share", "seconds", "peak MB", "disk MB", "rows", "epochs")
+    header = ("", "quality", "95 % or seeds", "moving", "share", "CPU s", "peak MB", "disk MB", "rows", "epochs")
     told = [
         (row["cell"], "refused", "", "", "", "", "", "", "", "")
         if "refused" in row
         else (
             row["cell"], f"{row['quality']:.4f}", spread(row), f"{row['trainable']:,.0f}", f"{row['share']:.2%}",
-            f"{row['seconds']:.0f}", f"{row['peak_memory_bytes'] / 1e6:.0f}", f"{row['model_bytes'] / 1e6:.1f}",
+            f"{row['cpu_seconds']:.0f}", f"{row['peak_memory_bytes'] / 1e6:.0f}", f"{row['model_bytes'] / 1e6:.1f}",
             f"{row['rows']['train']:,}", f"{row['epochs']:g}",
         )
         for row in table

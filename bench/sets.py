@@ -60,11 +60,13 @@ class Group:
     """Sets of one task.
 
     Attributes:
+        name: of its evidence: sets-NAME.
         peer: the module that trains the Trainer's side.
         subjects: files beside COMMON.
         told: what the peer is told of our resolved recipe besides its rows, rate and schedule.
     """
 
+    name: str
     peer: str
     sets: dict[str, Set]
     subjects: tuple[str, ...]
@@ -75,6 +77,7 @@ ALL_WEIGHTS = ("method=full", "train.learning_rate=auto", "train.epochs=1")
 
 GROUPS = {
     "classification": Group(
+        "classification",
         "bench.peers.trainer",
         {
             "trec6": Set("trec6", seeds=3),
@@ -99,6 +102,7 @@ GROUPS = {
         ),
     ),
     "entities": Group(
+        "entities",
         "bench.peers.tokens",
         {
             "ncbi_disease": Set("ncbi_disease", limit=1000),
@@ -109,6 +113,7 @@ GROUPS = {
         ("bench/peers/tokens.py", "src/tunesmith/tasks/token_classification.py", "src/tunesmith/data/tags.py"),
     ),
     "answers": Group(
+        "answers",
         "bench.peers.questions",
         # Read at 192 tokens: reviews are long, and windows of 384 take twice the time.
         {name: Set(name, limit=400, settings=("train.max_length=192", "train.epochs=2"))
@@ -116,6 +121,7 @@ GROUPS = {
         ("bench/peers/questions.py", "src/tunesmith/tasks/question_answering.py", "src/tunesmith/data/answers.py"),
     ),
     "images": Group(
+        "images",
         "bench.peers.images",
         # `new` would move the last layers alone.
         {"clothing_small": Set(
@@ -129,6 +135,7 @@ GROUPS = {
         told=lambda recipe: ["--crop", recipe.task.crop, "--flip", recipe.task.flip],
     ),
     "writing": Group(
+        "writing",
         "bench.peers.writing",
         # The Trainer moves all weights, so ours do, at the rate for that; one epoch, and no writing by the bare base.
         # A tenth of the rows validates: all of the sets' own validation rows would be written from, too.
@@ -152,6 +159,7 @@ GROUPS = {
         ],
     ),
     "language": Group(
+        "language",
         "bench.peers.language",
         # By the decoder, whose head is its base's own: MiniLM would first have to be given one.
         {"medquad": Set(
@@ -168,6 +176,7 @@ GROUPS = {
         ),
     ),
     "similarity": Group(
+        "similarity",
         "bench.peers.similarity",
         {"stsb_en": Set(
             "stsb_en", limit=1200, settings=("task=sentence-similarity", "data.columns={}", "train.epochs=3"),
@@ -229,7 +238,8 @@ def both_sides(name: str, group: Group, folder: Path, seed: int, threads: int, c
     told = {key: value for key, value in asdict(one).items() if key != "seeds"}
     settings = json.dumps([name, told, seed, threads, code, data_key(one, folder)], sort_keys=True)
     key = hashlib.sha256(settings.encode()).hexdigest()[:16]
-    done = {line["side"]: line for line in harness.kept_lines(FINISHED) if line["key"] == key}
+    known = [*ledger.finished(f"sets-{group.name}"), *harness.kept_lines(FINISHED)]
+    done = {line["side"]: line for line in known if line["key"] == key}
     shared = {"key": key, "set": name, "seed": seed}
     with tempfile.TemporaryDirectory(prefix="bench-sets-") as scratch:
         place = Path(scratch)
@@ -286,6 +296,7 @@ def ours(one: Set, folder: Path, place: Path, seed: int, threads: int, extra: st
         "steps": len(steps),
         "train_seconds": sum(step["seconds"] for step in steps),
         "seconds": outcome.seconds,
+        "cpu_seconds": outcome.cpu_seconds,
         "recipe": resolved(run),
     }
 

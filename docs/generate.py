@@ -83,7 +83,7 @@ def with_measured(page: str, evidence: Path = EVIDENCE) -> str:
         record = json.loads(file.read_text(encoding="utf-8"))
         rows = record["figures"]["table"]
         lines += [f"**{title}**: {rests_on(record)}.", ""]
-        lines += ["| | quality | 95 %, or of seeds | moving weights | share | seconds | peak MB | MB on disk |"]
+        lines += ["| | quality | 95 %, or of seeds | moving weights | share | CPU seconds | peak MB | MB on disk |"]
         lines += ["|---|---|---|---|---|---|---|---|", *(measured_row(row) for row in rows), ""]
     return between(page, MEASURED, "\n".join(lines))
 
@@ -106,7 +106,7 @@ def measured_row(row: dict[str, Any]) -> str:
         return f"| {row['cell']} | refused: {row['refused']} | | | | | | |"
     spread = f"sd {row['deviation']:.3f}, worst {row['least']:.3f}, {row['seeds']} seeds" if row["seeds"] > 1 else ""
     spread = spread or f"{row['interval'][0]:.3f} to {row['interval'][1]:.3f}"
-    costs = f"{row['trainable']:,.0f} | {row['share']:.2%} | {row['seconds']:,.0f}"
+    costs = f"{row['trainable']:,.0f} | {row['share']:.2%} | {row['cpu_seconds']:,.0f}"
     sizes = f"{row['peak_memory_bytes'] / 1e6:,.0f} | {row['model_bytes'] / 1e6:,.1f}"
     return f"| {row['cell']} | {row['quality']:.3f} | {spread} | {costs} | {sizes} |"
 
