@@ -41,7 +41,7 @@ def test_what_was_measured_stands_with_its_rows(tmp_path: Path) -> None:
     row = {
         "cell": "lora", "primary": "accuracy", "rows": {"train": 2926, "validation": 154, "test": 3080}, "epochs": 3,
         "seeds": 1, "quality": 0.9, "interval": [0.88, 0.92], "deviation": None, "least": 0.9, "share": 0.01,
-        "trainable": 1000, "parameters": 100_000, "seconds": 60.0, "peak_memory_bytes": 5e8, "model_bytes": 1e6,
+        "trainable": 1000, "parameters": 100_000, "cpu_seconds": 60.0, "peak_memory_bytes": 5e8, "model_bytes": 1e6,
     }  # fmt: skip
     several = {**row, "cell": "full", "seeds": 5, "interval": None, "deviation": 0.02, "least": 0.85}
     figures = {"table": [row, several, {"cell": "prompt", "refused": "no"}], "threads": 1, "unfinished": ["dora"]}
