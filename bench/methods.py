@@ -36,6 +36,7 @@ SUBJECTS = [
     "src/tunesmith/data/batches.py", "src/tunesmith/data/splits.py", "src/tunesmith/tasks/metrics.py",
     "src/tunesmith/tasks/text_classification.py", "src/tunesmith/tasks/targets/*.py",
     "src/tunesmith/tasks/token_classification.py", "src/tunesmith/tasks/language_modeling.py",
+    "src/tunesmith/tasks/sequence_to_sequence.py", "src/tunesmith/tasks/image_classification.py",
     *(f"src/tunesmith/models/{name}.py" for name in (
         "bottlenecks", "heads", "language_models", "layers", "loaded", "sublayers",
     )),
@@ -160,7 +161,32 @@ def ulmfit() -> list[Cell]:
     ]
 
 
+def every_task() -> list[Cell]:
+    """Tasks beyond classification, entities and answers by the method that `new` proposes, judged as any run."""
+    written = {"judge.baselines": "auto", "data.validation": "0.05", "train.epochs": "1"}
+    rest = tuple(f"{key}={value}" for key, value in written.items())
+    pubmed = ("pubmedqa/cv_pool.jsonl", "pubmedqa/test.jsonl")
+    texts = {"train": "DATA/medquad/ninds.jsonl", "limit": 400}
+    adapted = [
+        {"task": "language-modeling", "method": kind, "data": texts, "train": {"epochs": 2},
+         "judge": {"baselines": "off"}}
+        for kind in ("head", "full")
+    ]  # fmt: skip
+    pictures = ("train.learning_rate=auto", "train.epochs=8")
+    return [
+        Cell(
+            "multi30k_en_de, en to de", Set("multi30k_en_de", "multi30k_en_de/test_2016_flickr.jsonl", 3000, 300, rest)
+        ),
+        Cell("lafand_en_lug, en to lug", Set("lafand_en_lug", "lafand_en_lug/test.jsonl", 1500, 300, rest)),
+        Cell("scitldr_a", Set("scitldr_a", "scitldr_a/test.jsonl", 600, 200, rest)),
+        Cell("clothing_small by its head", Set("clothing_small", settings=("method=head", *pictures))),
+        Cell("clothing_small by all weights", Set("clothing_small", settings=("method=full", *pictures))),
+        Cell("pubmedqa after medquad", Set(*pubmed, settings=(f"model={MINILM}", f"stages={json.dumps(adapted)}"))),
+    ]
+
+
 TABLES = {
+    "tasks": every_task(),
     # 40 rows for each of the 77 labels, on average; there are 10,003.
     "banking77": every_method("banking77", rows=3080, epochs=3, primary="accuracy"),
     "ncbi_disease": every_method("ncbi_disease", rows=1000, epochs=3),
@@ -246,7 +272,9 @@ def train(cell: Cell, folder: Path, threads: int) -> dict:
             if reason is None or isinstance(failed, harness.OutOfTime):
                 raise
             return {"refused": reason[1].replace(scratch, "").replace(str(folder), "TUNESMITH_DATA")}
-        manifest = json.loads((place / "cell" / "run" / "manifest.json").read_text())
+        files = {name: place / "cell" / "run" / f"{name}.json" for name in ("manifest", "verdict")}
+        read = {name: json.loads(file.read_text()) for name, file in files.items()}
+        manifest, verdict = read["manifest"], read["verdict"]
         line = json.loads(json.dumps(line).replace(str(place), ""))
     cost, held = manifest["cost"], manifest["parameters"]
     return line | {
@@ -255,6 +283,7 @@ def train(cell: Cell, folder: Path, threads: int) -> dict:
         "parameters": held["total"],
         "peak_memory_bytes": cost["peak_memory_bytes"],
         "model_bytes": cost["model_bytes"],
+        "verdict": {key: verdict[key] for key in ("ship", "over", "gain")},
     }
 
 
