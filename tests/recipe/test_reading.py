@@ -55,6 +55,11 @@ BAD: dict[str, tuple[str, str, str]] = {
     "judge key": (GOOD + "judge: {mingain: 0}\n", "r.yaml:3:9: judge.mingain", 'did you mean "min_gain"?'),
     "machine key": (GOOD + "machine: {thread: 1}\n", "r.yaml:3:11: machine.thread", 'did you mean "threads"?'),
     "method key": (GOOD + "method: {kind: lora, rnak: 8}\n", "r.yaml:3:22: method.rnak", 'did you mean "rank"?'),
+    "a task's name that is no name": (
+        "model: m\ntasks:\n  my intent: {data: {train: a}}\n  b: {data: {train: b}}\n",
+        "r.yaml:3:3: tasks.my intent: 'my intent' is not a plain name",
+        "write my-intent",
+    ),
     "key of another kind": (GOOD + "method: {kind: head, rank: 8}\n", "r.yaml:3:22: method.rank", "no such setting"),
     "key of another section": (GOOD + "epochs: 3\n", "r.yaml:3:1: epochs", 'did you mean "train.epochs"?'),
     "misspelt, elsewhere": (GOOD + "lerning_rate: 1\n", "r.yaml:3:1: lerning_rate", 'mean "train.learning_rate"?'),

@@ -340,6 +340,8 @@ def _wanted(detail: dict[str, Any]) -> str:
         return str(detail["ctx"]["expected"])
     if detail["type"] in ("dict_type", "model_type", "model_attributes_type"):
         return "a mapping of settings"
+    if detail["type"] == "string_pattern_mismatch":
+        return "a plain name (letters, digits, - and _, up to 64, a letter or digit first)"
     if detail["type"] == "too_short":
         return "a list of one entry or more"
     return str(detail["msg"]).removeprefix("Input should be ").removeprefix("Value error, ").partition(",")[0]

@@ -58,6 +58,8 @@ def _of_text(given: str, kinds: set[str], details: Sequence[dict[str, Any]]) -> 
         return remedy
     if kinds & {"float_type", "int_type"} and _NEARLY_NUMBER.fullmatch(given):
         return "write a plain number: decimal digits, no unit, a point before decimals"
+    if "string_pattern_mismatch" in kinds:
+        return f"write {re.sub(r'[^A-Za-z0-9_-]+', '-', given).strip('-_')[:64] or 'a-name'}"
     if "bool_type" in kinds:
         return "write true or false"
     known = re.findall(r"'([^']+)'", " ".join(str(detail.get("ctx", {}).get("expected", "")) for detail in details))
