@@ -115,9 +115,14 @@ GROUPS = {
     "answers": Group(
         "answers",
         "bench.peers.questions",
-        # Read at 192 tokens: reviews are long, and windows of 384 take twice the time.
-        {name: Set(name, limit=400, settings=("train.max_length=192", "train.epochs=2"))
-         for name in ("subjqa_electronics", "subjqa_grocery")},
+        # Read at 192 tokens: reviews are long, and windows of 384 take twice the time. Of electronics all rows: by 400
+        # nothing is learned yet, and both sides say "no answer" to everything.
+        {
+            "subjqa_electronics": Set("subjqa_electronics", settings=("train.max_length=192", "train.epochs=3")),
+            "subjqa_grocery": Set(
+                "subjqa_grocery", limit=400, settings=("train.max_length=192", "train.epochs=2"),
+            ),
+        },
         ("bench/peers/questions.py", "src/tunesmith/tasks/question_answering.py", "src/tunesmith/data/answers.py"),
     ),
     "images": Group(
