@@ -234,28 +234,26 @@ class Frequencies:
 
 
 @dataclass
-class Untuned:
-    """The base as it is, asked in the same way as the tuned model."""
+class Opened:
+    """A tuned model, asked in the same way as any. `counted` makes of a number of rows what is told how many are
+    done."""
 
     task: Any
     loaded: Loaded
     devices: Devices
+    counted: Callable[[int], Callable[[int], None]] = lambda total: lambda done: None
 
     def predict(self, rows: Sequence[Row], examples: Sequence[Example]) -> list[Any]:
-        with as_base(self.loaded):
-            return predict(self.loaded, self.task, examples, self.devices)
+        return predict(self.loaded, self.task, examples, self.devices, self.counted(len(examples)))
 
 
 @dataclass
-class Opened:
-    """Another tuned model, asked in the same way."""
-
-    task: Any
-    loaded: Loaded
-    devices: Devices
+class Untuned(Opened):
+    """The base as it is, asked in the same way as the tuned model."""
 
     def predict(self, rows: Sequence[Row], examples: Sequence[Example]) -> list[Any]:
-        return predict(self.loaded, self.task, examples, self.devices)
+        with as_base(self.loaded):
+            return super().predict(rows, examples)
 
 
 def embed(task: Any, loaded: Loaded, examples: Sequence[Example], devices: Devices) -> np.ndarray:

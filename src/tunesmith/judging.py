@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -27,11 +28,12 @@ from tunesmith.baselines import (
 )
 from tunesmith.data.rows import Row, as_text
 from tunesmith.data.sensitive import mask
-from tunesmith.evaluation import RESAMPLES, as_predictions, predict, score
+from tunesmith.evaluation import RESAMPLES, as_predictions, score
 from tunesmith.excerpts import Copy, Lead
 from tunesmith.fitting import Voice
 from tunesmith.folder import RunFolder
 from tunesmith.lexicon import Lexicon
+from tunesmith.models.loaded import Loaded
 from tunesmith.models.references import find_base
 from tunesmith.open import Run
 from tunesmith.overlap import Overlap
@@ -40,6 +42,9 @@ from tunesmith.recipe import TEACHER, WITHOUT_STAGES, WITHOUT_TEACHER
 from tunesmith.report.manifest import now
 from tunesmith.tasks.contract import Example, Prediction, length_of
 from tunesmith.tasks.metrics import Measure
+
+PATIENCE_SECONDS = 3.0
+"""Rows that are answered within this time are not counted aloud."""
 
 WORST_ERRORS = 25
 SHOWN_SUSPECTS = 25
@@ -118,13 +123,29 @@ def _without_stages(work: Work) -> Baseline | None:
 
 def _teacher(work: Work) -> Baseline:
     """The teacher itself, asked in the same way as the student; its decision is made on the same rows, too."""
-    return Opened(work.task, work.task.teacher, work.devices)
+    return _asked(work, work.task.teacher)
+
+
+def _asked(work: Work, loaded: Loaded) -> Opened:
+    """A model, as it is now, to ask about rows."""
+    return Opened(work.task, loaded, work.devices, partial(_counted, work))
+
+
+def _counted(work: Work, total: int) -> Callable[[int], None]:
+    """Tells how far the answers are where they take their time."""
+    began = time.monotonic()
+
+    def tell(done: int) -> None:
+        if time.monotonic() - began > PATIENCE_SECONDS:
+            work.voice.answered(done, total)
+
+    return tell
 
 
 def _untuned(work: Work) -> Baseline | None:
     """None where the base has no head for the task: what a new one says is noise."""
     is_noise = work.loaded.head_is_new and work.task.needs_head_of_base
-    return None if is_noise else Untuned(work.task, work.loaded, work.devices)
+    return None if is_noise else Untuned(work.task, work.loaded, work.devices, partial(_counted, work))
 
 
 LEFT_OUT = {
@@ -184,7 +205,7 @@ def score_validation(work: Work, folder: RunFolder) -> dict[str, Any]:
     Returns:
         the decision (temperature, thresholds) that suits them; the test rows are answered by it.
     """
-    outputs = predict(work.loaded, work.task, work.examples["validation"], work.devices)
+    outputs = _asked(work, work.loaded).predict(work.splits.validation, work.examples["validation"])
     rows, golds = work.splits.validation, _golds(work, "validation")
     decision = work.task.decide(outputs, rows)
     _write(folder, "validation", as_predictions(golds, work.task.answers(outputs, rows, decision)))
@@ -197,7 +218,7 @@ def judge_run(work: Work, folder: RunFolder, baselines: Mapping[str, Fitted], de
     plain: list[Prediction] = []
     if work.splits.test:
         _count_look(work, folder)
-        outputs = predict(work.loaded, work.task, work.examples["test"], work.devices)
+        outputs = _asked(work, work.loaded).predict(work.splits.test, work.examples["test"])
         _write(
             folder, "test", as_predictions(_golds(work, "test"), work.task.answers(outputs, work.splits.test, decision))
         )
@@ -316,7 +337,7 @@ def _against_teacher(work: Work, folder: RunFolder, split: str, mine: Mapping[st
     """The student beside its teacher, who answers the same rows as it would by itself."""
     assert work.recipe.teacher is not None
     run, rows, examples = Run(work.recipe.teacher.model), getattr(work.splits, split), work.examples[split]
-    outputs = predict(work.task.teacher, work.task, examples, work.devices)
+    outputs = _asked(work, work.task.teacher).predict(rows, examples)
     predictions = as_predictions(_golds(work, split), work.task.answers(outputs, rows, run.card["decision"]))
     _write(folder, f"teacher-{split}", predictions)
     primary, models = work.recipe.judge.primary, (work.loaded, work.task.teacher)
@@ -329,7 +350,7 @@ def _against_teacher(work: Work, folder: RunFolder, split: str, mine: Mapping[st
 def _of_general_texts(work: Work, folder: RunFolder) -> dict[str, Any]:
     """What the tuned model and its base make of texts of the language at large."""
     base = _untuned(work)
-    after = _asked_generally(work, folder, "general", Opened(work.task, work.loaded, work.devices))
+    after = _asked_generally(work, folder, "general", _asked(work, work.loaded))
     before = _asked_generally(work, folder, "baseline-untuned-general", base) if base else None
     return forgetting.compare(len(work.splits.general), work.recipe.judge.primary, after, before)
 

@@ -71,6 +71,9 @@ class Work(Start):
     first_rows: Sequence[int] | None = None
     """Training rows of the first step, where these are not simply the first of an order of its own."""
 
+    voice: Voice = field(default_factory=Voice)
+    """Who is told how long work goes."""
+
     @property
     def steps(self) -> int:
         return total_steps(self.recipe, len(self.examples["train"]))
@@ -88,7 +91,8 @@ def prepare(recipe: Recipe, devices: Devices, voice: Voice) -> Work:
     lengths = {name: count_lengths(rows, examples[name], task, processor, limit) for name, rows in splits.items()}
     examples |= {"general": task.encode(start.splits.general, processor, limit)} if start.splits.general else {}
     cut_rows = {name: found.cut for name, found in lengths.items()}
-    return Work(**vars(start), examples=examples, cut_rows=cut_rows, notes=note(start, material.find(), lengths))
+    notes = note(start, material.find(), lengths)
+    return Work(**vars(start), examples=examples, cut_rows=cut_rows, notes=notes, voice=voice)
 
 
 NEW_HEAD = "new-head"

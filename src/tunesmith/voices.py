@@ -27,7 +27,7 @@ class PlainVoice(Voice):
         self.began = 0.0
         self.first_step = 0
         self.last_line = 0.0
-        self.first_row = 0
+        self.first_row = self.last_row = 0
 
     def say(self, text: str) -> None:
         self._line(text)
@@ -51,8 +51,9 @@ class PlainVoice(Voice):
 
     def answered(self, rows: int, total: int | None) -> None:
         now = time.monotonic()
-        if not self.began:
+        if not self.began or rows < self.last_row:  # or other rows are answered now
             self.began, self.first_row, self.last_line = now, rows, now
+        self.last_row = rows
         if now - self.last_line < SECONDS_BETWEEN_LINES:
             return
         self.last_line = now

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, f1_score
-from workbench import run_tiny
+from workbench import recipe_of, run_tiny
 
 import tiny
-from tunesmith import tasks
+from tunesmith import judging, tasks
 from tunesmith.errors import TunesmithError
 from tunesmith.evaluation import BOOTSTRAP_SEED, RESAMPLES, _resamples, as_predictions, difference, score
+from tunesmith.fitting import Voice
 from tunesmith.recipe.tasks import KINDS
+from tunesmith.run import run
 from tunesmith.tasks.contract import Answer
 from tunesmith.tasks.metrics import Measure
 
@@ -140,3 +143,44 @@ def test_every_baseline_takes_any_text(bases: Callable[..., Path], tmp_path: Pat
     data = tiny.write_rows(tmp_path / "train.jsonl", rows)
     finished = run_tiny(bases("bert"), data, tmp_path / "run", judge={"baselines": "auto"}, train={"steps": 2})
     assert finished.manifest["finished"] and "majority" in finished.scores["baselines"]
+
+
+def test_how_far_answers_are_is_told(
+    bases: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of rows that take their time: validation and test, both by the base, too; the last word is that all are done."""
+
+    class Ear(Voice):
+        def __init__(self) -> None:
+            self.heard: list[tuple[int, int | None]] = []
+
+        def answered(self, rows: int, total: int | None) -> None:
+            self.heard.append((rows, total))
+
+    data = tiny.write_rows(tmp_path / "train.jsonl", tiny.make_sentences(40))
+    test = tiny.write_rows(tmp_path / "test.jsonl", tiny.make_sentences(11, seed=1))
+    sections: dict[str, Any] = {"task": "language-modeling", "judge": {"baselines": ["untuned"]}}
+    recipe = recipe_of(bases("bert+masked"), data, tmp_path / "run", data={"test": str(test)}, **sections)
+    quick = Ear()
+    run(recipe, voice=quick)
+    assert not quick.heard
+    monkeypatch.setattr(judging, "PATIENCE_SECONDS", -1.0)
+    ear = Ear()
+    finished = run(recipe.but(output=str(tmp_path / "again")), voice=ear)
+    held = finished.manifest["data"]["validation"]["rows"]
+    assert [heard for heard in ear.heard if heard[0] == heard[1]] == [(held, held), (held, held), (11, 11), (11, 11)]
+
+
+def test_a_second_count_of_rows_begins_anew(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Plain lines tell the rate of the rows that are answered now, not one across two sets of rows."""
+    from tunesmith import voices
+
+    clock = iter(range(10, 1000, 10))
+    monkeypatch.setattr(voices.time, "monotonic", lambda: float(next(clock)))
+    voice = voices.PlainVoice()
+    for rows in (10, 30, 50, 5, 10):
+        voice.answered(rows, 100)
+    said = capsys.readouterr().err.splitlines()
+    assert [line.split("  ")[1] for line in said] == ["2 rows/s", "2 rows/s", "0 rows/s"]
