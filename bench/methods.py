@@ -310,6 +310,7 @@ def rows_of(lines: Sequence[dict]) -> list[dict]:
             "interval": mine[0]["interval"] if len(mine) == 1 else None,
             "deviation": statistics.stdev(qualities) if len(mine) > 1 else None,
             "least": min(qualities),
+            "verdict": mine[0]["verdict"] if len(mine) == 1 else None,
             "share": means["trainable"] / means["parameters"],
             **means,
         })  # fmt: skip

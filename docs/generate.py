@@ -111,6 +111,50 @@ def measured_row(row: dict[str, Any]) -> str:
     return f"| {row['cell']} | {row['quality']:.3f} | {spread} | {costs} | {sizes} |"
 
 
+TASKS_PAGE = PAGE.with_name("tasks.md")
+TASKS_MEASURED = ("<!-- measured tasks, made by docs/generate.py -->\n", "<!-- end of what was measured -->\n")
+GROUPS = ("classification", "entities", "answers", "images", "writing", "language", "similarity")
+
+
+def with_tasks(page: str, evidence: Path = EVIDENCE) -> str:
+    """The page of tasks with what was measured of them: beside another trainer, and against the baselines."""
+    lines = ["| set | metric | training, test rows | seeds | ours (95 %) | the Trainer |", "|---|---|---|---|---|---|"]
+    for group in GROUPS:
+        file = evidence / f"sets-{group}.json"
+        if file.is_file():
+            record = json.loads(file.read_text(encoding="utf-8"))
+            lines += [beside_the_trainer(f"{name} ({group})", found) for name, found in record["figures"]["sets"].items()]
+    file = evidence / "methods-tasks.json"
+    if file.is_file():
+        record = json.loads(file.read_text(encoding="utf-8"))
+        lines += ["", f"By the method that `new` proposes, {rests_on(record)}:", ""]
+        lines += [
+            "| set | metric | score (95 %) | gain over the best baseline (95 %) | verdict |",
+            "|---|---|---|---|---|",
+        ]
+        lines += [judged_row(row) for row in record["figures"]["table"]]
+    return between(page, TASKS_MEASURED, "\n".join(lines) + "\n")
+
+
+def beside_the_trainer(name: str, found: dict[str, Any]) -> str:
+    gate, (low, high) = found["gate"], found["interval"]
+    seeds = len(found["seeds"])
+    spread = f"mean of {seeds} seeds" if seeds > 1 else f"{low:.3f} to {high:.3f}"
+    rows = f"{found['rows']['train']:,}, {found['rows']['test']:,}"
+    sides = f"{gate['our_mean']:.3f} ({spread}) | {gate['peer_mean']:.3f}"
+    return f"| {name} | {found['primary']} | {rows} | {seeds} | {sides} |"
+
+
+def judged_row(row: dict[str, Any]) -> str:
+    low, high = row["interval"]
+    verdict = row["verdict"]
+    gain, word = verdict["gain"], {True: "ship", False: "do not ship", None: "none"}[verdict["ship"]]
+    told = (
+        f"{gain['value']:+.3f} ({gain['low']:+.3f} to {gain['high']:+.3f}) over {verdict['over']}" if gain else "none"
+    )
+    return f"| {row['cell']} | {row['primary']} | {row['quality']:.3f} ({low:.3f} to {high:.3f}) | {told} | {word} |"
+
+
 def between(page: str, marks: tuple[str, str], text: str) -> str:
     """The page with another text between two marks."""
     before, rest = page.split(marks[0])
@@ -132,4 +176,5 @@ def with_cells(page: str) -> str:
 
 if __name__ == "__main__":
     PAGE.write_text(reference(), encoding="utf-8")
+    TASKS_PAGE.write_text(with_tasks(TASKS_PAGE.read_text(encoding="utf-8")), encoding="utf-8")
     METHODS_PAGE.write_text(with_measured(with_cells(METHODS_PAGE.read_text(encoding="utf-8"))), encoding="utf-8")

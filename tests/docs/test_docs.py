@@ -30,6 +30,8 @@ def test_the_reference_page_is_made_from_the_code() -> None:
     assert (ROOT / "docs" / "recipe.md").read_text(encoding="utf-8") == module.reference(), "run `make docs`"
     methods = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
     assert methods == module.with_measured(module.with_cells(methods)), "run `make docs`"
+    tasks = (ROOT / "docs" / "tasks.md").read_text(encoding="utf-8")
+    assert tasks == module.with_tasks(tasks), "run `make docs`"
 
 
 def test_what_was_measured_stands_with_its_rows(tmp_path: Path) -> None:
@@ -52,6 +54,31 @@ def test_what_was_measured_stands_with_its_rows(tmp_path: Path) -> None:
     assert "| lora | 0.900 | 0.880 to 0.920 | 1,000 | 1.00% | 60 | 500 | 1.0 |" in found
     assert "sd 0.020, worst 0.850, 5 seeds" in found and "| prompt | refused: no |" in found
     assert generate["with_measured"](found, tmp_path) == found and found.endswith("behind\n")
+
+
+def test_what_was_measured_of_tasks(tmp_path: Path) -> None:
+    """Both sides with their rows; a verdict with its paired gain."""
+    generate = runpy.run_path(str(ROOT / "docs" / "generate.py"))
+    page = "before\n" + "old\n".join(generate["TASKS_MEASURED"]) + "behind\n"
+    one = {
+        "rows": {"train": 1000, "validation": 9, "test": 996}, "seeds": [0], "primary": "entity_f1",
+        "interval": [0.48, 0.54], "gate": {"our_mean": 0.51, "peer_mean": 0.58},
+    }  # fmt: skip
+    figures = {"sets": {"one": one, "three": {**one, "seeds": [0, 1, 2]}}}
+    (tmp_path / "sets-entities.json").write_text(json.dumps({"figures": figures}))
+    gain = {"value": 0.1, "low": 0.05, "high": 0.15}
+    judged = {
+        "cell": "letters", "primary": "chrf", "rows": {"train": 7, "test": 5}, "quality": 0.2, "interval": [0.1, 0.3],
+        "verdict": {"ship": True, "over": "copy", "gain": gain},
+    }  # fmt: skip
+    table = {"table": [judged], "threads": 1, "unfinished": []}
+    record = {"figures": table, "date": "2026-01-01T00:00:00", "command": "python -m bench.methods tasks"}
+    (tmp_path / "methods-tasks.json").write_text(json.dumps(record))
+    found = generate["with_tasks"](page, tmp_path)
+    assert "| one (entities) | entity_f1 | 1,000, 996 | 1 | 0.510 (0.480 to 0.540) | 0.580 |" in found and "old" not in found
+    assert "| 3 | 0.510 (mean of 3 seeds) | 0.580 |" in found
+    assert "| letters | chrf | 0.200 (0.100 to 0.300) | +0.100 (+0.050 to +0.150) over copy | ship |" in found
+    assert generate["with_tasks"](found, tmp_path) == found and found.endswith("behind\n")
 
 
 def test_the_readme_names_every_command() -> None:
