@@ -278,7 +278,7 @@ def test_a_run_folder_opens_and_answers_as_it_recorded(
     assert not (opened.folder.model / "model.safetensors").exists()
     assert list(opened.manifest["model_sha256"]) == ["bottlenecks.safetensors"]
     text = opened.folder.card.read_text()
-    assert 'tunesmith.open("..").predict(["a text"])' in text and "from peft" not in text
+    assert 'tunesmith.open(".").predict(["a text"])' in text and "from peft" not in text
     assert "Mangrulkar" not in opened.folder.paper.read_text()
 
 

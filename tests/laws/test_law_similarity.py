@@ -10,19 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch.nn import functional
-from workbench import EVERY_METHOD, TASKS, Bench, largest_difference, run_tiny, set_up, train
+from workbench import TASKS, Bench, largest_difference, set_up, train
 
-import tiny
 from tunesmith import tasks
 from tunesmith.data.rows import Row
 from tunesmith.errors import DataError, ModelError
 from tunesmith.evaluation import as_predictions, predict
-from tunesmith.folder import lines, read_json, write_json
+from tunesmith.folder import write_json
 from tunesmith.models.encoders import DENSE_FOLDER, POOLING_FOLDER, load_encoder
 from tunesmith.models.references import find_base
-from tunesmith.recipe import Full, Head, Lora, SentenceSimilarity, Settings
+from tunesmith.recipe import Full, Lora, SentenceSimilarity, Settings
 from tunesmith.tasks.contract import Answer, Limit
 
 Bases = Callable[..., Path]
@@ -308,64 +307,6 @@ def test_the_base_says_how_it_pools(bases: Bases, tmp_path: Path) -> None:
     write_json(folder / DENSE_FOLDER / "config.json", {"activation_function": "torch.nn.modules.linear.Identity"})
     loaded = load_encoder(find_base(str(folder)), None, 0, torch.float32)
     assert loaded.model.projection.bias.tolist() == [1.0] * 32  # type: ignore[union-attr]
-
-
-@pytest.mark.parametrize("method", ["full", "head", "lora", "houlsby"])
-def test_a_whole_run_opens_again(bases: Bases, tmp_path: Path, method: str) -> None:
-    """Judged against the base as it is; the saved folder gives the run's predictions; body, pooling and dense layer
-    stand where sentence-transformers looks for them, and give the same vectors by hand."""
-    import transformers
-
-    data = tiny.write_rows(tmp_path / "train.jsonl", tiny.make_triplets(60))
-    settings = {"kind": KIND, "target": "triplet"}
-    run = run_tiny(bases("bert", dropout=0.0), data, tmp_path / "run", task=settings,
-                   method=EVERY_METHOD[method].model_dump(), judge={"baselines": "auto"})  # fmt: skip
-    assert run.scores["primary"] == "recall_at_1" and set(run.scores["baselines"]) == {"untuned", "word-overlap"}
-    rows = list(lines(data))
-    texts = [(row["anchor"], row["positive"], row["negative"]) for row in rows[:5]]
-    told = [answer["similarity"] for answer in run.predict([pair[:2] for pair in texts])]
-    if EVERY_METHOD[method].facts.is_adapter:  # type: ignore[attr-defined]
-        assert [path.stem for path in run.folder.model.glob("*.safetensors")] in (["adapter_model"], ["bottlenecks"])
-        return
-    body = transformers.AutoModel.from_pretrained(run.folder.model).eval()
-    weights = load_file(run.folder.model / DENSE_FOLDER / "model.safetensors")
-    assert [one["type"].rpartition(".")[2] for one in read_json(run.folder.model / "modules.json")] == [
-        "Transformer", "Pooling", "Dense", "Normalize",
-    ]  # fmt: skip
-    tokenizer = transformers.AutoTokenizer.from_pretrained(run.folder.model)
-
-    def vector(text: str) -> torch.Tensor:
-        with torch.no_grad():
-            hidden = body(**tokenizer(text, return_tensors="pt")).last_hidden_state[0].mean(0)
-        return functional.normalize(weights["linear.weight"] @ hidden + weights["linear.bias"], dim=0)
-
-    by_hand = [float(vector(anchor) @ vector(positive)) for anchor, positive, _ in texts]
-    assert told == pytest.approx(by_hand, abs=1e-5)
-
-
-def test_sentence_transformers_gives_the_same_vectors(bases: Bases, tmp_path: Path) -> None:
-    """Where that package is installed; the test above holds the same by hand."""
-    library = pytest.importorskip("sentence_transformers")
-    data = tiny.write_rows(tmp_path / "train.jsonl", tiny.make_triplets(40))
-    run = run_tiny(bases("bert"), data, tmp_path / "run", task={"kind": KIND, "target": "triplet"})
-    pairs = [(row["anchor"], row["positive"]) for row in lines(data)]
-    model = library.SentenceTransformer(str(run.folder.model), device="cpu")
-    first, second = (model.encode([pair[side] for pair in pairs]) for side in (0, 1))
-    told = [answer["similarity"] for answer in run.predict(pairs)]
-    assert told == pytest.approx((first * second).sum(axis=1).tolist(), abs=1e-6)
-
-
-@pytest.mark.parametrize("method", [Full(), Head()], ids=["full", "head"])
-def test_a_run_is_a_base_for_the_next(bases: Bases, tmp_path: Path, method: Settings) -> None:
-    """Of the same task, projection and all; and, its body alone, of text classification."""
-    data = tiny.write_rows(tmp_path / "train.jsonl", tiny.make_triplets(60))
-    settings = {"kind": KIND, "target": "triplet"}
-    first = run_tiny(bases("bert"), data, tmp_path / "run", task=settings, method=method.model_dump())
-    again = load_encoder(find_base(str(first.folder.path)), None, 0, torch.float32)
-    assert torch.equal(again.model.projection.weight, first.loaded.model.projection.weight)  # type: ignore
-    labelled = tiny.write_rows(tmp_path / "labelled.jsonl", tiny.make_rows(60))
-    second = run_tiny(first.folder.path, labelled, tmp_path / "second")
-    assert second.scores["primary"] == "accuracy"
 
 
 @pytest.mark.parametrize(

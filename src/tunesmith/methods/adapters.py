@@ -15,6 +15,7 @@ from torch import nn
 from tunesmith.errors import ModelError
 from tunesmith.methods.contract import UsualMethod
 from tunesmith.models import layers, safety
+from tunesmith.models.body_adapters import BodyWithParts, open_adapter, save_adapter
 from tunesmith.models.heads import without_adapter
 from tunesmith.models.loaded import Loaded
 
@@ -50,7 +51,8 @@ class AdapterTuning(UsualMethod):
         return without_adapter(loaded.model)
 
     def save(self, loaded: Loaded, folder: Path) -> None:
-        """Adapter weights and config in PEFT's format, naming the folder or hub id that the base was read from."""
+        """Adapter weights and config in PEFT's format, naming the folder or hub id that the base was read from; of a
+        model class of ours in the names of its body, so that these open on the body alone."""
         config: Any = loaded.model.peft_config["default"]  # type: ignore[index]
         base = loaded.base
         plain_folder = base.revision is None and not base.adapters
@@ -58,7 +60,10 @@ class AdapterTuning(UsualMethod):
         for name in ("target_modules", "feedforward_modules", "modules_to_save"):
             if getattr(config, name, None):
                 setattr(config, name, sorted(set(getattr(config, name))))  # a set has another order in every process
-        loaded.model.save_pretrained(folder, save_embedding_layers=False)  # type: ignore[operator]
+        if isinstance(loaded.model.get_base_model(), BodyWithParts):  # type: ignore[operator]
+            save_adapter(loaded.model, folder)
+        else:
+            loaded.model.save_pretrained(folder, save_embedding_layers=False)  # type: ignore[operator]
 
     def base_to_open(self, folder: Path, base: str) -> str:
         """What to load so that `open` can do the rest: the base that the adapter was made for."""
@@ -69,9 +74,12 @@ class AdapterTuning(UsualMethod):
 
         safety.check_adapter(folder)
         with safety.opening(folder):
-            loaded.model = PeftModel.from_pretrained(
-                loaded.model, str(folder), is_trainable=self.opens_to_train, autocast_adapter_dtype=False
-            )
+            if isinstance(loaded.model, BodyWithParts):
+                loaded.model = open_adapter(loaded.model, folder, loaded.outer_heads)
+            else:
+                loaded.model = PeftModel.from_pretrained(
+                    loaded.model, str(folder), is_trainable=self.opens_to_train, autocast_adapter_dtype=False
+                )
         return loaded
 
 

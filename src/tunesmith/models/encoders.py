@@ -17,23 +17,23 @@ from torch import nn
 from tunesmith.errors import ModelError
 from tunesmith.folder import read_json, write_json
 from tunesmith.models import safety
-from tunesmith.models.heads import load_tokenizer, quiet_library, require_body
+from tunesmith.models.body_adapters import BodyWithParts
+from tunesmith.models.heads import load_tokenizer, merged, quiet_library, require_body
 from tunesmith.models.layers import head_names
 from tunesmith.models.loaded import Loaded
 from tunesmith.models.references import Base
 
 Pooling = Literal["mean", "cls", "max", "last"]
-POOLING_FOLDER, DENSE_FOLDER = "1_Pooling", "2_Dense"
+MODULES, POOLING_FOLDER, DENSE_FOLDER = "modules.json", "1_Pooling", "2_Dense"
 _POOLING_KEYS = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls", "pooling_mode_max_tokens": "max",
                  "pooling_mode_lasttoken": "last"}  # fmt: skip
 _LONG_NAMES = {"lasttoken": "last"}
 _IDENTITY = "torch.nn.modules.linear.Identity"
+_PROJECTION = "projection."
 
 
-class SentenceEncoder(nn.Module):
+class SentenceEncoder(BodyWithParts):
     """One vector for each text. A new projection is the identity, so that it changes nothing until it moves."""
-
-    base_model_prefix = "body"
 
     def __init__(self, body: nn.Module, pooling: Pooling, width: int) -> None:
         super().__init__()
@@ -60,20 +60,30 @@ class SentenceEncoder(nn.Module):
 
     def save_pretrained(self, folder: Path) -> None:
         """Write the body as transformers does, and what stands behind it as sentence-transformers does."""
+        self.body.save_pretrained(folder)  # type: ignore[operator]
+        tensors = self.projection.state_dict()
+        self.save_parts(folder, {f"{_PROJECTION}{name}": tensor for name, tensor in tensors.items()})
+
+    def save_parts(self, folder: Path, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Pooling, projection and normalising, each in the place where sentence-transformers looks for it."""
         from safetensors.torch import save_file
 
-        self.body.save_pretrained(folder)  # type: ignore[operator]
-        width = self.projection.in_features
+        weights = {f"linear.{name.removeprefix(_PROJECTION)}": tensors[name].contiguous() for name in tensors}
+        outputs, inputs = weights["linear.weight"].shape
         for place, config in (
-            (POOLING_FOLDER, {"word_embedding_dimension": width, **_pooling_config(self.pooling)}),
-            (DENSE_FOLDER, {"in_features": width, "out_features": self.projection.out_features, "bias": True,
+            (POOLING_FOLDER, {"word_embedding_dimension": inputs, **_pooling_config(self.pooling)}),
+            (DENSE_FOLDER, {"in_features": inputs, "out_features": outputs, "bias": True,
                             "activation_function": _IDENTITY}),
         ):  # fmt: skip
             (folder / place).mkdir()
             write_json(folder / place / "config.json", config)
-        weights = {f"linear.{name}": tensor.contiguous() for name, tensor in self.projection.state_dict().items()}
         save_file(weights, folder / DENSE_FOLDER / "model.safetensors")
-        write_json(folder / "modules.json", _modules())
+        write_json(folder / MODULES, _modules())
+
+    def read_parts(self, folder: Path) -> dict[str, torch.Tensor]:
+        """The projection of a folder that `save_parts` has written to."""
+        width = self.config.hidden_size
+        return {f"{_PROJECTION}{name}": tensor for name, tensor in _read_dense(folder / DENSE_FOLDER, width).items()}
 
 
 def _modules() -> list[dict[str, Any]]:
@@ -101,20 +111,19 @@ def _pooled(hidden_VTD: torch.Tensor, mask_VT: torch.Tensor, pooling: str) -> to
 
 
 def load_encoder(base: Base, pooling: Pooling | None, seed: int, dtype: torch.dtype) -> Loaded:
-    """A base as an encoder of texts, pooled as it says itself unless `pooling` does.
+    """A base as an encoder of texts, pooled as it says itself unless `pooling` does. Adapters on its body are merged.
 
     Raises:
-        ModelError: the base has parts that we do not know, or is an adapter.
+        ModelError: the base has parts that we do not know, or an adapter that is not one of the body alone.
     """
     quiet_library()
-    if base.adapters:
-        message = "an adapter for another task cannot become an encoder of texts"
-        raise ModelError(message, base.reference, "take the base that the adapter was made for, or a run of `full`")
-    modules = _read_modules(base.folder)
-    chosen = pooling or _read_pooling(base.folder, modules) or "mean"
+    folder = next((one for one in reversed(base.adapters) if (one / MODULES).is_file()), base.folder)
+    modules = _read_modules(folder)
+    chosen = pooling or _read_pooling(folder, modules) or "mean"
+    dense = folder / DENSE_FOLDER if DENSE_FOLDER in modules else None
 
     def make() -> nn.Module:
-        return _open(base, chosen, DENSE_FOLDER in modules, seed, dtype)
+        return _open(base, chosen, dense, seed, dtype)
 
     model = make()
     processor = load_tokenizer(base.folder)
@@ -122,22 +131,23 @@ def load_encoder(base: Base, pooling: Pooling | None, seed: int, dtype: torch.dt
     return Loaded(model, processor, head_names(model), ("similarity",), base, reload=make)
 
 
-def _open(base: Base, pooling: Pooling, has_dense: bool, seed: int, dtype: torch.dtype) -> nn.Module:
+def _open(base: Base, pooling: Pooling, dense: Path | None, seed: int, dtype: torch.dtype) -> nn.Module:
     from transformers import AutoModel
 
     config = safety.read_config(base.folder)
     with torch.random.fork_rng(devices=[]), safety.opening(base.folder):
         torch.manual_seed(seed)
-        body, info = AutoModel.from_pretrained(
+        bare, info = AutoModel.from_pretrained(
             base.folder, config=config, dtype=dtype, use_safetensors=True, output_loading_info=True
         )
+    require_body(bare, info, base.folder, but=("pooler",))
+    body: Any = merged(bare, base)
     if getattr(body, "pooler", None) is not None:
         body.pooler = None  # it has no part in these vectors: it would count as moving, and never move
-    require_body(body, info, base.folder, but=("pooler",))
     width = int(config.hidden_size)
     model = SentenceEncoder(body, pooling, width).to(dtype)
-    if has_dense:
-        _read_dense(model.projection, base.folder / DENSE_FOLDER)
+    if dense is not None:
+        model.projection.load_state_dict(_read_dense(dense, width))
     return model
 
 
@@ -147,7 +157,7 @@ def _read_modules(folder: Path) -> dict[str, str]:
     Raises:
         ModelError: a module that is none of pooling, one dense layer without activation, and normalising.
     """
-    file = folder / "modules.json"
+    file = folder / MODULES
     if not file.is_file():
         return {}
     with safety.opening(folder):
@@ -182,8 +192,8 @@ def _read_pooling(folder: Path, modules: Mapping[str, str]) -> Pooling | None:
     return cast(Pooling, names[0])
 
 
-def _read_dense(projection: nn.Linear, folder: Path) -> None:
-    """Fill the projection from a saved one of the same shape.
+def _read_dense(folder: Path, width: int) -> dict[str, torch.Tensor]:
+    """Weight and bias of a saved dense layer from `width` numbers to as many; without a bias, zeros.
 
     Raises:
         ModelError: one of another shape, or with an activation.
@@ -193,12 +203,10 @@ def _read_dense(projection: nn.Linear, folder: Path) -> None:
     with safety.opening(folder):
         config = read_json(folder / "config.json")
         weights = load_file(folder / "model.safetensors")
-        shape = tuple(weights["linear.weight"].shape)
-        has_bias = "linear.bias" in weights
-    if config.get("activation_function") != _IDENTITY or shape != tuple(projection.weight.shape):
-        message = f"a dense layer of shape {shape} with {config.get('activation_function')}"
-        raise ModelError(message, str(folder), f"only {tuple(projection.weight.shape)} without activation is known")
-    with torch.no_grad():
-        projection.weight.copy_(weights["linear.weight"])
-        if has_bias:
-            projection.bias.copy_(weights["linear.bias"])
+        weight = weights["linear.weight"]
+        bias = weights.get("linear.bias", torch.zeros(len(weight), dtype=weight.dtype))
+        shapes = tuple(weight.shape), tuple(bias.shape)
+    if config.get("activation_function") != _IDENTITY or shapes != ((width, width), (width,)):
+        message = f"a dense layer of shape {shapes[0]} with {config.get('activation_function')}"
+        raise ModelError(message, str(folder), f"only {(width, width)} without activation is known")
+    return {"weight": weight, "bias": bias}

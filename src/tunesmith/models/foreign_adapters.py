@@ -10,6 +10,9 @@ from tunesmith.folder import read_json
 from tunesmith.models import safety
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+LENGTHS = ".lora_magnitude_vector"
+"""How names of DoRA's lengths end; PEFT takes them with `.weight` behind it, too."""
+
 MERGES = ("LORA", "IA3")
 """Kinds of adapter, in PEFT's words, that end in the weights of their base (DoRA is a kind of LoRA there)."""
 
@@ -69,11 +72,17 @@ def require_places(folder: Path, model: Any) -> None:
     Raises:
         ModelError: with the first that has no place, or no tensor.
     """
-    from peft import get_peft_model_state_dict
     from safetensors import safe_open
 
     with safe_open(folder / WEIGHTS, framework="np") as file:
-        saved = set(file.keys())
+        require_tensors(folder, set(file.keys()), model)
+
+
+def require_tensors(folder: Path, saved: set[str], model: Any) -> None:
+    """The same of tensors by the names that they have in the model."""
+    from peft import get_peft_model_state_dict
+
+    saved = {name.removesuffix(".weight") if name.endswith(f"{LENGTHS}.weight") else name for name in saved}
     odd = sorted(saved ^ set(get_peft_model_state_dict(model, save_embedding_layers=False)))
     if odd:
         message = f"an adapter for another kind of model: {len(odd)} of its tensors and places do not meet ({odd[0]})"

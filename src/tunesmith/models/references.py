@@ -30,12 +30,19 @@ BOTTLENECKS = "bottlenecks.json"
 
 SNAPSHOT_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "README.md", "LICENSE*")
 
+BEHIND_THE_BODY = ("modules.json", "1_Pooling/config.json", "2_Dense/*")
+"""What an encoder of texts has behind its body, be it a whole model or an adapter."""
+
 IDENTITY_FILES = (
     "*.safetensors", "config.json", "tokenizer*.json", "tokenizer.model", "*.spm", "vocab.*", "merges.txt",
-    "special_tokens_map.json", "added_tokens.json", "preprocessor_config.json", "modules.json", "1_Pooling/config.json",
-    "2_Dense/*",
+    "special_tokens_map.json", "added_tokens.json", "preprocessor_config.json", *BEHIND_THE_BODY,
 )  # fmt: skip
 """What a base is, for a run that goes on with it."""
+
+_INNER_FOLDERS = {pattern.partition("/")[0] for pattern in BEHIND_THE_BODY if "/" in pattern}
+
+ADAPTER_FILES = ("*.safetensors", "adapter_config.json", *BEHIND_THE_BODY)
+"""The same of an adapter."""
 
 
 @dataclass(frozen=True)
@@ -58,10 +65,10 @@ class Base:
 
     def hashes(self) -> dict[str, str]:
         """SHA-256 of every file that has a say in what the model answers: weights, config, tokenizer; adapters'
-        weights and configs included."""
+        weights, configs and what stands behind their body included."""
         files = [file for pattern in IDENTITY_FILES for file in sorted(self.folder.glob(pattern))]
         for adapter in self.adapters:
-            files += sorted([*adapter.glob("*.safetensors"), *adapter.glob("adapter_config.json")])
+            files += sorted(file for pattern in ADAPTER_FILES for file in adapter.glob(pattern))
         return {os.path.relpath(file, self.folder): _hash_of(file) for file in files}
 
 
@@ -190,8 +197,16 @@ def require_unchanged(base: Base, manifest: Path) -> None:
 
 def _by_part(hashes: Mapping[str, str]) -> dict[str, str]:
     """The same, under names that do not say where things lie: base and adapters may have been moved apart."""
-    places = list(dict.fromkeys(os.path.dirname(name) for name in hashes))
-    return {_part(os.path.basename(name), places.index(os.path.dirname(name))): hashes[name] for name in hashes}
+    split = {name: _place_and_file(name) for name in hashes}
+    places = list(dict.fromkeys(place for place, _ in split.values()))
+    return {_part(file, places.index(place)): hashes[name] for name, (place, file) in split.items()}
+
+
+def _place_and_file(name: str) -> tuple[str, str]:
+    """The model's or adapter's own folder, and the file as seen from there."""
+    place, _, file = name.rpartition("/")
+    inner = os.path.basename(place)
+    return (os.path.dirname(place), f"{inner}/{file}") if inner in _INNER_FOLDERS else (place, file)
 
 
 def _part(name: str, adapter: int) -> str:
