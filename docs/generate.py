@@ -123,7 +123,9 @@ def with_tasks(page: str, evidence: Path = EVIDENCE) -> str:
         file = evidence / f"sets-{group}.json"
         if file.is_file():
             record = json.loads(file.read_text(encoding="utf-8"))
-            lines += [beside_the_trainer(f"{name} ({group})", found) for name, found in record["figures"]["sets"].items()]
+            lines += [
+                beside_the_trainer(f"{name} ({group})", found) for name, found in record["figures"]["sets"].items()
+            ]
     file = evidence / "methods-tasks.json"
     if file.is_file():
         record = json.loads(file.read_text(encoding="utf-8"))
