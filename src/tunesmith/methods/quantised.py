@@ -16,6 +16,9 @@ from tunesmith.models.heads import put_heads_in_place
 from tunesmith.models.loaded import Loaded
 from tunesmith.recipe.methods import Qlora
 
+PACKS_FOR_CPU = "support_avx512bf16_for_cpu"
+"""The attribute by which a layer of bitsandbytes knows whether it may pack its weights."""
+
 
 class QloraTuning(LowRankTuning):
     """dequantise(W4) + s B A: W4 in NormalFloat of 4 bits, its scales quantised once more (about 4.1 bits a number).
@@ -91,6 +94,9 @@ def _in_4_bits(linear: nn.Linear) -> nn.Module:
         compress_statistics=True,
         quant_type="nf4",
     )
+    # On CPUs with AVX512-BF16 it would pack the weights for answering, in place: their scales are then rounded to
+    # bfloat16 for good, also in the training that goes on, and rows shorter than a block of 64 cannot be packed at all.
+    setattr(made, PACKS_FOR_CPU, False)
     weight = linear.weight.detach().float()
     made.weight = bitsandbytes.nn.Params4bit(
         weight, requires_grad=False, compress_statistics=True, quant_type="nf4", module=made
