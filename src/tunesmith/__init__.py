@@ -66,6 +66,7 @@ __all__ = [
     "check",
     "compare",
     "open",
+    "open_runs",
     "resume",
     "run",
 ]
@@ -129,6 +130,13 @@ def open(folder: str) -> Run:
     from tunesmith.open import Run
 
     return Run(folder)
+
+
+def open_runs(*folders: str) -> list[Run]:
+    """Open run folders to answer side by side: what their models have in common is in memory once."""
+    from tunesmith.open import open_together
+
+    return open_together(folders)
 
 
 def compare(*folders: str) -> dict[str, Any]:

@@ -16,12 +16,13 @@ from tunesmith.data.columns import check_cell
 from tunesmith.data.loading import hash_of
 from tunesmith.data.rows import Row
 from tunesmith.data.sources import Reading, read_source, stop_or_skip
-from tunesmith.devices import Devices, choose_devices
+from tunesmith.devices import Devices, choose_devices, give_back_memory
 from tunesmith.errors import CheckpointError, DataError, RecipeError
 from tunesmith.evaluation import as_predictions, predict, score
 from tunesmith.folder import RunFolder
 from tunesmith.models.loaded import Loaded
 from tunesmith.models.references import CARD, based_on, find_base, find_base_of, require_unchanged
+from tunesmith.models.shared_weights import SharedWeights, tensors_of_base
 from tunesmith.recipe import Machine
 from tunesmith.recipe import methods as method_settings
 from tunesmith.recipe import tasks as task_settings
@@ -37,9 +38,13 @@ class Run:
     {'value': 0.93, 'low': 0.92, 'high': 0.94}
     """
 
-    def __init__(self, path: str | os.PathLike[str], machine: Machine | None = None) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], machine: Machine | None = None, weights: SharedWeights | None = None
+    ) -> None:
+        """`weights`: what other runs hold already, for this one to use."""
         self.folder = RunFolder(path)
         self.machine = machine or Machine()
+        self._weights = weights
 
     def __repr__(self) -> str:
         return f"Run({str(self.folder.path)!r})"
@@ -190,8 +195,12 @@ class Run:
             base = find_base_of(self.folder.model, reference)
             require_unchanged(base, self.folder.manifest)
         loaded = self._task.load(base, self.card["seed"], devices.stored)
+        of_base = tensors_of_base(loaded.model) if self._weights else {}
         loaded = method.open(loaded, self.folder.model)
         loaded.model.to(devices.device).eval()
+        if self._weights:
+            self._weights.share(loaded.model, of_base, all_of_it=reference == str(self.folder.model))
+            give_back_memory()
         return loaded
 
     @cached_property
@@ -217,6 +226,20 @@ class Run:
     @property
     def _columns(self) -> Sequence[task_settings.Column]:
         return self._task.settings.columns
+
+
+def open_together(paths: Sequence[str | os.PathLike[str]], machine: Machine | None = None) -> list[Run]:
+    """Runs ready to answer, one after the other, that hold in memory once what is the same in them to the bit: many
+    adapters on one base. Each answers as it does alone; several threads may use different runs at once.
+
+    Raises:
+        CheckpointError: one of them has no model.
+    """
+    weights, runs = SharedWeights(), []
+    for path in paths:
+        runs.append(Run(path, machine, weights))
+        _ = runs[-1].loaded  # now, one after the other: each brings a copy of the base, which is let go at once
+    return runs
 
 
 def _no_model(folder: RunFolder) -> CheckpointError:
