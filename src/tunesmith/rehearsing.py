@@ -130,7 +130,14 @@ class Memory:
         taken = self.order.quotas[place] if self.order else 0
         total = self.order.rows_per_epoch if self.order else len(self.own.examples["train"])
         own = Path(self.own.recipe.output).name
-        return {"folder": "../..", "as": "earlier", "beside": [own], "rows": taken, "rows_per_epoch": total}
+        return {
+            "folder": "../..",
+            "as": "earlier",
+            "head": self._settings.head,
+            "beside": [own],
+            "rows": taken,
+            "rows_per_epoch": total,
+        }
 
     def _weigh(self, folder: RunFolder) -> None:
         """Scores over tasks and time: what this run and those before it have found."""
