@@ -103,10 +103,24 @@ def encode(start: Start, material: Material, voice: Voice) -> Work:
 NEW_HEAD = "new-head"
 
 
-def settle(recipe: Recipe, material: Material, devices: Devices, voice: Voice, reference: str | None = None) -> Start:
-    """Load the model (the recipe's, or `reference` in its place), apply the method, resolve every `auto`."""
+def settle(
+    recipe: Recipe,
+    material: Material,
+    devices: Devices,
+    voice: Voice,
+    reference: str | None = None,
+    learned: Mapping[str, Any] | None = None,
+) -> Start:
+    """Load the model (the recipe's, or `reference` in its place), apply the method, resolve every `auto`.
+
+    Args:
+        learned: what the model's outputs mean, where that is known and not for these rows to tell.
+    """
     splits, task = material.splits, tasks.build(material.task)
-    task.learn(splits.train)
+    if learned is None:
+        task.learn(splits.train)
+    else:
+        task.recall(learned)
     voice.stage("loading the model")
     base = start_of(recipe, task, devices, reference)
     grows = has_one_head(recipe)

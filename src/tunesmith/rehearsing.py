@@ -22,6 +22,7 @@ from tunesmith.judging import read_predictions
 from tunesmith.keeping import open_folder
 from tunesmith.methods.consolidation import Consolidated, Elastic
 from tunesmith.models.joint import has_body_of
+from tunesmith.models.references import find_base
 from tunesmith.preflight import Note
 from tunesmith.preparing import Start, Work, encode, settle
 from tunesmith.recipe import Data, Recipe, Rehearsal
@@ -265,7 +266,8 @@ def _prepare(own: Work, run: str, recalled: Recalled, voice: Voice) -> Work:
         shared = (own.task, own.method, own.base, own.loaded)
         work = encode(Start(recipe, own.devices, material.splits, *shared, choices=[]), material, voice)
     else:
-        work = encode(settle(recipe, material, own.devices, voice), material, voice)
+        learned = find_base(recipe.model).card["learned"]  # its rows may be few, or its head know more than they show
+        work = encode(settle(recipe, material, own.devices, voice, learned=learned), material, voice)
         if not has_body_of(own.loaded.model, work.loaded.model):
             _tell_other_body(own, run, name)
     for one in (own, work):

@@ -17,7 +17,6 @@ from tunesmith.errors import ModelError, RecipeError
 from tunesmith.fitting import Voice
 from tunesmith.folder import RunFolder, lines, read_json
 from tunesmith.methods.consolidation import Consolidated
-from tunesmith.models import layers
 from tunesmith.models.loaded import Loaded, as_base
 from tunesmith.open import Run
 from tunesmith.preparing import Work, prepare
@@ -181,6 +180,17 @@ def test_a_third_task_grows_the_head_of_the_second(place: Path, tmp_path: Path, 
     ]  # fmt: skip
 
 
+def test_heads_of_their_own_go_on_where_one_head_was(place: Path, tmp_path: Path) -> None:
+    """The other way of rehearsal, behind it: what each earlier task brings is that head, which no row has moved."""
+    second = run(growing(place, "two.jsonl", tmp_path / "second", [place])).folder.path
+    own = growing(second, "three.jsonl", tmp_path / "third", [place, second], 0.0, rehearsal={"head": "own"})
+    assert run(own).manifest["labels"] == ["fee", "rate"]
+    for name in ("first", "second"):
+        now = tmp_path / "third" / "earlier" / name
+        assert torch.equal(weights(now)["classifier.weight"], weights(second)["classifier.weight"])
+        assert read_json(RunFolder(now).manifest)["labels"] == Run(second).manifest["labels"]
+
+
 def _as_it_was(place: Path) -> Recipe:
     from tunesmith.recipe.reading import read_single
 
@@ -268,8 +278,11 @@ def test_a_head_that_cannot_grow_is_refused(bases: Bases, place: Path, tmp_path:
     assert ended.returncode == 2 and "rehearsal.head" in ended.stderr
 
 
-def test_layers_are_those_of_a_plain_model(place: Path, tmp_path: Path) -> None:
-    """One head needs no joint model, so exact speed-ups are for it, too."""
-    work = prepared(growing(place, "two.jsonl", tmp_path / "run", [place]))
-    assert layers.body_prefix(work.loaded.model) == "bert"
-    assert work.recipe.train.rewrites
+def test_one_head_is_that_of_a_plain_model(place: Path, tmp_path: Path) -> None:
+    """It needs no joint model, so exact speed-ups are for it, too; `check` says the same."""
+    recipe = growing(place, "two.jsonl", tmp_path / "run", [place])
+    finished = run(recipe)
+    assert {trial["name"] for trial in finished.manifest["rewrites"]} and not lines(finished.folder.looks)
+    notes, _, settled = check(recipe.but(output=str(tmp_path / "other")))
+    assert settled.train == prepared(recipe).recipe.train and settled.train.rewrites
+    assert [note.code for note in notes] == [note["code"] for note in read_json(finished.folder.check)]

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from scipy.stats import chi2
 from workbench import Breaker, recipe_of, run_tiny
 
@@ -167,12 +168,18 @@ def test_where_judged_rows_are_gone_nothing_is_said_of_them(first: Path, head: s
 
 
 def test_lines_may_be_taken_out_and_a_file_that_is_gone_is_missed(first: Path) -> None:
-    """What is left is rehearsed; without the file it is as if none had been kept."""
+    """What is left is rehearsed, by the head that knows more labels; without the file all is as if none were kept."""
     kept = RunFolder(first).reservoir
     tiny.write_rows(first.parent / "one.jsonl", tiny.make_rows(59))
-    kept.write_bytes(b"".join(kept.read_bytes().splitlines(keepends=True)[:5]))
-    run(remembering(first, "second"))
-    assert Run(first.parent / "second" / "earlier" / "first").manifest["data"]["train"]["rows"] == 5
+    of_one_label = [line for line in kept.read_bytes().splitlines(keepends=True) if b'"label":"cash"' in line]
+    kept.write_bytes(b"".join(of_one_label))
+    recipe = remembering(first, "second")
+    run(recipe.but(rehearsal=recipe.rehearsal.but(share=0.0)))
+    earlier = Run(first.parent / "second" / "earlier" / "first")
+    assert earlier.manifest["data"]["train"]["rows"] == len(of_one_label) < 12
+    assert earlier.manifest["learned"] == Run(first).manifest["learned"]
+    was, now = (place.loaded.model.classifier.weight for place in (Run(first), earlier))
+    assert torch.equal(was, now)
     kept.unlink()
     with pytest.raises(DataError):
         run(remembering(first, "third"))
