@@ -197,6 +197,22 @@ def _as_it_was(place: Path) -> Recipe:
     return read_single(RunFolder(place).recipe).but(rehearsal=None)
 
 
+def test_an_adapter_brings_its_whole_head(place: Path, tmp_path: Path) -> None:
+    """Opened by plain transformers and PEFT on the first run's model, it answers as it does here."""
+    from peft import PeftModel
+    from transformers import AutoModelForSequenceClassification
+
+    finished = run(growing(place, "two.jsonl", tmp_path / "second", [place], method="lora"))
+    work, labels = prepared(_as_it_was(place)), finished.manifest["labels"]
+    base = AutoModelForSequenceClassification.from_pretrained(
+        place / "model", num_labels=len(labels), ignore_mismatched_sizes=True
+    )
+    mine = outputs_of(finished.loaded, work)
+    finished.loaded.model = PeftModel.from_pretrained(base, finished.folder.model)
+    assert mine.shape[1] == len(labels) == 6
+    assert torch.allclose(mine, outputs_of(finished.loaded, work), atol=1e-6)
+
+
 def test_labels_that_are_known_grow_nothing(place: Path, tmp_path: Path) -> None:
     """Further rows of the labels that it has: the head goes on as it is."""
     work = prepared(growing(place, "one.jsonl", tmp_path / "run", [place]))
