@@ -1,4 +1,7 @@
-"""Three tasks learned one after the other, each with a head of its own: what is left of the first ones, way by way.
+"""Three tasks learned one after the other: what is left of the first ones, way by way.
+
+Each task has a head of its own, and who asks says which task a row is of; or one head answers over all labels so far,
+and is not told.
 
 snips (intents), trec6 (kinds of question), banking77 (intents of a bank), by MiniLM. Each way is one line of
 bench/work/continual.jsonl, and a rerun continues behind the last line; the first task's training, which all ways but
@@ -25,7 +28,8 @@ TASKS = {
 }
 SUBJECTS = [
     "bench/continual.py", "src/tunesmith/loop.py", "src/tunesmith/fitting.py", "src/tunesmith/together.py",
-    "src/tunesmith/rehearsing.py", "src/tunesmith/importance.py", "src/tunesmith/data/mixing.py",
+    "src/tunesmith/rehearsing.py", "src/tunesmith/growing.py", "src/tunesmith/earlier_runs.py",
+    "src/tunesmith/models/growth.py", "src/tunesmith/importance.py", "src/tunesmith/data/mixing.py",
     "src/tunesmith/data/batches.py", "src/tunesmith/models/joint.py", "src/tunesmith/tasks/multitask.py",
     "src/tunesmith/tasks/text_classification.py", "src/tunesmith/methods/*.py", "src/tunesmith/audits/continual.py",
 ]  # fmt: skip
@@ -39,16 +43,20 @@ class Way:
         rehearsal: settings of `rehearsal:`; None: each task is learned from the base, by `method`.
     """
 
-    rehearsal: dict[str, float] | None
+    rehearsal: dict[str, float | str] | None
     method: str = "full"
 
 
+REHEARSALS = {
+    "naive": {"share": 0.0},
+    "rehearsal 5 %": {"share": 0.05},
+    "rehearsal 10 %": {"share": 0.1},
+    **{f"ewc {strength:g}": {"share": 0.0, "ewc": strength} for strength in (1e2, 1e4, 1e6)},
+}
 WAYS = {
-    "naive": Way({"share": 0.0}),
-    "rehearsal 5 %": Way({"share": 0.05}),
-    "rehearsal 10 %": Way({"share": 0.1}),
-    **{f"ewc {strength:g}": Way({"share": 0.0, "ewc": strength}) for strength in (1e2, 1e4, 1e6)},
+    **{name: Way(settings) for name, settings in REHEARSALS.items()},
     "LoRA for each task": Way(None, "lora"),
+    **{f"one head, {name}": Way({**settings, "head": "shared"}) for name, settings in REHEARSALS.items()},
 }
 
 

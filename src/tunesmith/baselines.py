@@ -84,6 +84,9 @@ class Regression:
         if self.task.target.problem_type == "regression":
             return self.pipeline.predict(inputs)[:, None]
         shares = self.pipeline.predict_proba(inputs)
+        if self.task.target.problem_type == "single_label_classification":  # a label without rows is unknown to it
+            known, shares = shares, np.zeros((len(shares), len(self.task.labels)))
+            shares[:, self.pipeline.classes_] = known
         return self.task.target.logits(shares[:, -len(self.task.labels) :])  # of a single label scikit-learn gives two
 
 

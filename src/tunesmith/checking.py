@@ -74,9 +74,9 @@ def _look(recipe: Recipe, before: Sequence[str], reference: str) -> tuple[list[N
         # Only now, while a child looks at the rows: torch and transformers take as long to import as it does.
         from tunesmith import preparing
         from tunesmith.devices import choose_devices
+        from tunesmith.earlier_runs import read_earlier
         from tunesmith.fitting import Voice
         from tunesmith.lengths import estimate_lengths
-        from tunesmith.rehearsing import read_earlier
 
         for earlier in recipe.rehearsal.runs if recipe.rehearsal else ():
             read_earlier(earlier)

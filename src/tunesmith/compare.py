@@ -75,6 +75,8 @@ def _unfinished(folder: RunFolder) -> CheckpointError:
 def _read(path: str) -> dict[str, Any]:
     folder = RunFolder(path)
     if not folder.verdict.exists():
+        if folder.manifest.exists() and folders.read_json(folder.manifest)["finished"]:
+            raise CheckpointError("this task was not judged again: the rows that it was judged on were gone", path)
         raise _unfinished(folder)
     if parts := folder.parts:
         remedy = f"name one of them: {', '.join(map(str, parts))}"

@@ -15,6 +15,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -97,6 +98,11 @@ class RunFolder:
         return self.path / "data.json"
 
     @property
+    def reservoir(self) -> Path:
+        """Training rows that were kept for a later run to rehearse, as they were read."""
+        return self.path / "reservoir.jsonl"
+
+    @property
     def handover(self) -> Path:
         """Where the first process leaves encoded rows for the others; gone when training is over."""
         return self.path / ".handover"
@@ -156,13 +162,15 @@ def claim(path: Path, called: str) -> Iterator[None]:
         yield
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file atomically and durably: beside its place, flushed, renamed, and the folder flushed."""
+def write_bytes(path: Path, content: bytes, private: bool = False) -> None:
+    """Write a file atomically and durably: beside its place, flushed, renamed, and the folder flushed; where it is
+    `private`, for nobody else to read at any moment."""
     staged = path.with_name(f"{STAGING}{path.name}")
     with disk_errors_named(path, len(content)):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with open(staged, "wb") as file:
+            staged.unlink(missing_ok=True)  # one that a kill left behind keeps its mode
+            with open(staged, "wb", opener=partial(os.open, mode=0o600 if private else 0o666)) as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
@@ -217,9 +225,9 @@ def _ends_torn(file: BinaryIO) -> bool:
     return file.read(1) != b"\n"
 
 
-def write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
+def write_lines(path: Path, rows: list[dict[str, Any]], private: bool = False) -> None:
     option = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE
-    write_bytes(path, b"".join(orjson.dumps(row, option=option) for row in rows))
+    write_bytes(path, b"".join(orjson.dumps(row, option=option) for row in rows), private)
 
 
 def lines(path: Path) -> list[dict[str, Any]]:

@@ -212,6 +212,11 @@ def score_validation(work: Work, folder: RunFolder) -> dict[str, Any]:
     return dict(decision)
 
 
+def settle_decision(work: Work, folder: RunFolder) -> dict[str, Any]:
+    """As `score_validation`; the one that came with the base where there are no validation rows left."""
+    return score_validation(work, folder) if work.splits.validation else dict(work.base.card["decision"])
+
+
 def judge_run(work: Work, folder: RunFolder, baselines: Mapping[str, Fitted], decision: Mapping[str, Any]) -> None:
     """Open the sealed test, score everything, weigh tuned against baselines; write scores, audits and verdict."""
     split = "test" if work.splits.test else "validation"
@@ -289,7 +294,7 @@ def _calibration(work: Work, plain: Sequence[Prediction], decision: Mapping[str,
 
 
 def _scored_splits(work: Work) -> list[str]:
-    return ["validation", "test"] if work.splits.test else ["validation"]
+    return [name for name in ("validation", "test") if getattr(work.splits, name)]
 
 
 def _without(predictions: Sequence[Prediction], leaked: Sequence[int]) -> list[Prediction]:

@@ -11,6 +11,7 @@ from tunesmith import checkpoints
 from tunesmith import folder as folders
 from tunesmith.checkpoints import Progress
 from tunesmith.data.loading import hash_of
+from tunesmith.data.reservoir import keep
 from tunesmith.fitting import Fit, Voice
 from tunesmith.folder import RunFolder
 from tunesmith.models.layers import count_parameters
@@ -69,9 +70,18 @@ def open_folder(
     folders.write_json(folder.manifest, record)
     folders.write_json(folder.check, [note.record() for note in work.notes])
     folders.write_json(folder.data, describe_data(work))
+    _keep_rows(work, folder)
     write_recipe(work.recipe, folder.recipe)  # last: where it is, there is a run to resume
     _tell(work, record["parameters"], voice, resumes=began is not None)
     return record
+
+
+def _keep_rows(work: Work, folder: RunFolder) -> None:
+    """Copy some training rows for later rehearsal, where the recipe asks for that."""
+    most = work.recipe.data.keep_rows
+    if most:
+        kept = keep(work.splits.train, work.recipe.task.columns, most, work.recipe.seed)
+        folders.write_lines(folder.reservoir, kept, private=True)
 
 
 def _began(folder: RunFolder, identity: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -158,12 +168,14 @@ def save_model(work: Work, folder: RunFolder, decision: dict[str, Any]) -> None:
 
 
 def closing_record(work: Work, folder: RunFolder, fit: Fit, progress: Progress) -> dict[str, Any]:
+    """What is known at the end; what was not judged has no cost."""
     files = sorted(folder.model.rglob("*.safetensors"))
+    cost = {"cost": folders.read_json(folder.audits)["cost"]} if folder.audits.exists() else {}
     return {
         "resumed_from": fit.resumed_from,
         "warnings": fit.warnings,
         "ended": progress.ended,
         "best_step": progress.best_step,
         "model_sha256": {os.path.relpath(file, folder.model): folders.sha256(file) for file in files},
-        "cost": folders.read_json(folder.audits)["cost"],
+        **cost,
     }

@@ -20,6 +20,7 @@ from tunesmith.data.sensitive import mask, mask_all, mask_beside, mask_names
 from tunesmith.devices import Devices, seed_everything
 from tunesmith.errors import DataError, Fault, ModelError, ResourceError
 from tunesmith.fitting import Voice
+from tunesmith.growing import has_one_head, load_grown
 from tunesmith.lengths import Lengths, count_lengths
 from tunesmith.methods.contract import Span
 from tunesmith.methods.head_first import require_new_head
@@ -83,7 +84,11 @@ def prepare(recipe: Recipe, devices: Devices, voice: Voice) -> Work:
     """Read, split, load, apply the method, resolve every `auto`, encode, and note what there is to note."""
     voice.stage("reading the data")
     material = read_material(recipe)
-    start = settle(recipe, material, devices, voice)
+    return encode(settle(recipe, material, devices, voice), material, voice)
+
+
+def encode(start: Start, material: Material, voice: Voice) -> Work:
+    """Encode the rows, and note what there is to note."""
     voice.stage("encoding the rows")
     task, processor, limit = start.task, start.loaded.processor, start.limit
     splits = start.splits.named()
@@ -98,13 +103,28 @@ def prepare(recipe: Recipe, devices: Devices, voice: Voice) -> Work:
 NEW_HEAD = "new-head"
 
 
-def settle(recipe: Recipe, material: Material, devices: Devices, voice: Voice, reference: str | None = None) -> Start:
-    """Load the model (the recipe's, or `reference` in its place), apply the method, resolve every `auto`."""
+def settle(
+    recipe: Recipe,
+    material: Material,
+    devices: Devices,
+    voice: Voice,
+    reference: str | None = None,
+    learned: Mapping[str, Any] | None = None,
+) -> Start:
+    """Load the model (the recipe's, or `reference` in its place), apply the method, resolve every `auto`.
+
+    Args:
+        learned: what the model's outputs mean, where that is known and not for these rows to tell.
+    """
     splits, task = material.splits, tasks.build(material.task)
-    task.learn(splits.train)
+    if learned is None:
+        task.learn(splits.train)
+    else:
+        task.recall(learned)
     voice.stage("loading the model")
     base = start_of(recipe, task, devices, reference)
-    loaded = task.load(base, recipe.seed, devices.stored)
+    grows = has_one_head(recipe)
+    loaded = load_grown(recipe, task, base, devices) if grows else task.load(base, recipe.seed, devices.stored)
     recipe, task_choices = choose_target(recipe, task.settings)
     task = with_teacher(recipe, task, loaded, devices)
     models, virtual = (loaded, *task.others), recipe.method.virtual_tokens
@@ -125,7 +145,7 @@ def settle(recipe: Recipe, material: Material, devices: Devices, voice: Voice, r
 
 def _fitting_rewrites(recipe: Recipe, models: Sequence[Loaded], devices: Devices) -> tuple[list[str], str]:
     """What fits all models of a step: a batch that is cut for one path may be far too large for the other."""
-    if recipe.rehearsal:
+    if recipe.rehearsal and not has_one_head(recipe):
         return [], "several tasks share one body"
     if recipe.teacher and recipe.teacher.hidden > 0:
         return [], "what the last layer makes of each token is compared with the teacher's"

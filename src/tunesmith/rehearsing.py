@@ -11,23 +11,23 @@ from typing import Any
 from tunesmith import folder as folders
 from tunesmith.audits import continual
 from tunesmith.checkpoints import Progress
-from tunesmith.data.loading import hash_of
 from tunesmith.data.mixing import MixedOrder, quotas_beside
-from tunesmith.errors import DataError, ModelError
+from tunesmith.earlier_runs import Recalled, read_earlier, recall
+from tunesmith.errors import ModelError
 from tunesmith.fitting import Fit, Voice
 from tunesmith.folder import RunFolder
+from tunesmith.growing import has_one_head
 from tunesmith.importance import Importance, importance_of, summed
 from tunesmith.judging import read_predictions
 from tunesmith.keeping import open_folder
 from tunesmith.methods.consolidation import Consolidated, Elastic
 from tunesmith.models.joint import has_body_of
-from tunesmith.open import Run
+from tunesmith.models.references import find_base
 from tunesmith.preflight import Note
-from tunesmith.preparing import Work, prepare
-from tunesmith.recipe import Recipe, Rehearsal
-from tunesmith.recipe.reading import read_single
-from tunesmith.recipe.rehearsal import OWN, REHEARSED, name_of
-from tunesmith.several import finish
+from tunesmith.preparing import Start, Work, encode, settle
+from tunesmith.recipe import Data, Recipe, Rehearsal
+from tunesmith.recipe.rehearsal import OWN, name_of
+from tunesmith.several import finish, keep_unjudged
 from tunesmith.tasks.contract import Example
 from tunesmith.tasks.metrics import Measure
 from tunesmith.together import Together, course_of, join_works, note_first_rows, order_of, stand_alone
@@ -48,19 +48,31 @@ class Memory:
     order: MixedOrder | None
     """In which rows are taken; None: as without earlier tasks."""
 
+    unjudged: frozenset[str]
+    """Earlier tasks whose judged rows are gone."""
+
     def join(self) -> Together:
-        """One model for the run's own task and the earlier ones, around the own one's body; what matters to these held
-        where it is, if the recipe says so."""
-        together = join_works(self._all)
+        """One model for the run's own task and the earlier ones: the own one's where they have one head, else each with
+        its head around the own one's body; what matters to these held where it is, if the recipe says so."""
+        own = self.own
+        together = Together(own.loaded, own.method, own.task) if self._has_one_head else join_works(self._all)
         if self._settings.ewc > 0:
             importance = summed([self._importance(name, together) for name in self.works])
             elastic = Elastic.of(together.loaded, self._settings.ewc, importance)
             together.method = Consolidated(together.method, elastic)
         return together
 
+    def take_apart(self, together: Together, name: str = OWN) -> None:
+        """Give a task a model of its own again, where it has a head of its own."""
+        if not self._has_one_head:
+            stand_alone(self._all[name], together.view(name))
+
     def _importance(self, name: str, together: Together) -> Importance:
         """How much each weight of the common body matters to an earlier task, by its name in the joint model."""
-        work, view = self.works[name], together.view(name)
+        work = self.works[name]
+        if self._has_one_head:
+            return importance_of(work.loaded, work.task, work.examples["train"], work.devices, IMPORTANCE_ROWS)
+        view = together.view(name)
         found = importance_of(view, work.task, work.examples["train"], work.devices, IMPORTANCE_ROWS)
         names = {id(weight): place for place, weight in together.loaded.model.named_parameters()}
         weights = dict(view.model.named_parameters())
@@ -68,6 +80,9 @@ class Memory:
 
     def examples(self, together: Together) -> list[Example]:
         """The training rows of all tasks, the own one's first; its own alone where no others are taken."""
+        if self._has_one_head:
+            works = [self.own, *(self.works.values() if self.order else ())]
+            return [example for work in works for example in work.examples["train"]]
         if self.order is None:
             marked: list[Example] = together.task.marked(OWN, self.own.examples["train"])
             return marked
@@ -76,6 +91,10 @@ class Memory:
     @property
     def _all(self) -> dict[str, Work]:
         return {OWN: self.own, **self.works}
+
+    @property
+    def _has_one_head(self) -> bool:
+        return has_one_head(self.own.recipe)
 
     @property
     def _settings(self) -> Rehearsal:
@@ -98,9 +117,12 @@ class Memory:
             record = open_folder(work, place, Voice(), part_of=self._part_of(name))
             if record["finished"]:
                 continue
-            stand_alone(work, together.view(name))
+            self.take_apart(together, name)
             folders.write_lines(place.steps, folders.lines(folder.steps))
-            finish(work, place, record, {}, fit, progress)
+            if name in self.unjudged:
+                keep_unjudged(work, place, record, fit, progress)
+            else:
+                finish(work, place, record, {}, fit, progress)
         self._weigh(folder)
 
     def _part_of(self, name: str) -> dict[str, Any]:
@@ -109,7 +131,14 @@ class Memory:
         taken = self.order.quotas[place] if self.order else 0
         total = self.order.rows_per_epoch if self.order else len(self.own.examples["train"])
         own = Path(self.own.recipe.output).name
-        return {"folder": "../..", "as": "earlier", "beside": [own], "rows": taken, "rows_per_epoch": total}
+        return {
+            "folder": "../..",
+            "as": "earlier",
+            "head": self._settings.head,
+            "beside": [own],
+            "rows": taken,
+            "rows_per_epoch": total,
+        }
 
     def _weigh(self, folder: RunFolder) -> None:
         """Scores over tasks and time: what this run and those before it have found."""
@@ -122,7 +151,8 @@ class Memory:
                 None if time < learned else at if time == learned else RunFolder(at / EARLIER / name)
                 for time, at in enumerate(times)
             ]
-            matrix.append([_measure(work, place) for place in places])
+            judged = RunFolder(self._settings.runs[learned]) if name in self.works else folder
+            matrix.append([_measure(work, place, _judged_rows(judged)) for place in places])
         metrics = [work.recipe.judge.primary for work in works]
         found = continual.summarise(names, names, metrics, matrix)
         folders.write_json(folder.audits, {**folders.read_json(folder.audits), "continual": found})
@@ -139,13 +169,15 @@ def remember(recipe: Recipe, own: Work, voice: Voice) -> Memory:
         DataError: its rows are no longer those that it was trained on.
     """
     assert recipe.rehearsal is not None
-    works = {}
+    works, unjudged = {}, set()
     for run in recipe.rehearsal.runs:
         name = name_of(run)
         voice.say(f"== earlier task {name}")
-        works[name] = _prepare(Run(run), _recipe_of(own.recipe, Run(run), name), own, voice)
-        if not has_body_of(own.loaded.model, works[name].loaded.model):
-            _tell_other_body(own, run, name)
+        voice.stage("reading the data")
+        recalled = recall(run)
+        works[name] = _prepare(own, run, recalled, voice)
+        if not recalled.is_judged:
+            unjudged.add(name)
     order = _order_of(own, works)
     if order is not None:
         note_first_rows([own, *works.values()], order)
@@ -155,7 +187,7 @@ def remember(recipe: Recipe, own: Work, voice: Voice) -> Memory:
     course = course_of(recipe.train, order) if order else {"steps": own.steps}
     for work in (own, *works.values()) if order else works.values():
         work.recipe = work.recipe.but(train=work.recipe.train.but(**course))
-    return Memory(own, works, order)
+    return Memory(own, works, order, frozenset(unjudged))
 
 
 def _tell_other_body(own: Work, run: str, name: str) -> None:
@@ -173,12 +205,17 @@ def _tell_other_body(own: Work, run: str, name: str) -> None:
     own.notes.append(Note("other-body", "warn", message, run, remedy))
 
 
-def _measure(work: Work, place: RunFolder | None) -> Measure | None:
+def _judged_rows(folder: RunFolder) -> int:
+    """On how many rows a task was judged when it was learned."""
+    data = folders.read_json(folder.manifest)["data"]
+    return int(data["test" if "test" in data else "validation"]["rows"])
+
+
+def _measure(work: Work, place: RunFolder | None, judged: int) -> Measure | None:
     """A task's primary metric as a run folder has it; None where there is none, or of other rows."""
     if place is None or not place.scores.exists():
         return None
     predictions = read_predictions(place, folders.read_json(place.scores)["judged_on"])
-    judged = len(work.splits.test or work.splits.validation)
     return work.task.measures(predictions)[work.recipe.judge.primary] if len(predictions) == judged else None
 
 
@@ -189,35 +226,15 @@ def _order_of(own: Work, works: Mapping[str, Work]) -> MixedOrder | None:
     return order_of(own.recipe, sizes, quotas) if any(quotas[1:]) else None
 
 
-def read_earlier(run: str) -> Recipe:
-    """The recipe of an earlier run.
-
-    Raises:
-        ModelError: it is not there, not finished, or not of a kind that can be rehearsed.
-    """
-    folder, remedy = RunFolder(run), "name a finished run folder"
-    if not folder.exists:
-        raise ModelError(f"rehearsal.runs: {run}: no run in this folder", remedy=remedy)
-    was = read_single(folder.recipe)
-    if not folders.read_json(folder.manifest)["finished"]:
-        raise ModelError(f"rehearsal.runs: {run}: this run is not finished", remedy=f"`tunesmith resume {run}`")
-    if not was.method.facts.is_base:
-        message = f"rehearsal.runs: {run}: a run by {was.method.kind}, which no other training can begin from"
-        raise ModelError(message, remedy="leave it out; runs by full, lora and others that can be merged are rehearsed")
-    if was.task.kind not in REHEARSED:
-        remedy = f"leave it out; those that can be rehearsed are {', '.join(REHEARSED)}"
-        raise ModelError(f"rehearsal.runs: {run}: a run for {was.task.kind}", remedy=remedy)
-    return was
-
-
-def _recipe_of(own: Recipe, run: Run, name: str) -> Recipe:
-    """An earlier task as part of this run: its own task, rows and limit, this run's method and course."""
-    was = read_earlier(str(run.folder.path))
+def _recipe_of(own: Recipe, run: str, was: Recipe, data: Data) -> Recipe:
+    """An earlier task as part of this run: its own rows and limit, this run's method and course; its own task and
+    model, but where it shares these with the run's own."""
+    name, is_shared = name_of(run), has_one_head(own)
     limits = {"max_length": was.train.max_length, "long_text": was.train.long_text}
     return own.but(
-        model=_newest(own, run, name),
-        task=was.task,
-        data=was.data,
+        model=own.model if is_shared else _newest(own, run, name),
+        task=own.task if is_shared else was.task,
+        data=data,
         method=_without_head_first(own.method),
         train=own.train.but(**limits, rewrites="off"),
         judge=was.judge.but(baselines="off", slices=[]),
@@ -233,18 +250,26 @@ def _without_head_first(method: Any) -> Any:
     return method.but(head_first=None) if getattr(method, "head_first", None) else method
 
 
-def _newest(own: Recipe, run: Run, name: str) -> str:
+def _newest(own: Recipe, run: str, name: str) -> str:
     """Where an earlier task's head stands now: beside the run that this one starts from, if it rode along there."""
     began = Path(own.model)
     beside = (began.parent if began.name == "model" else began) / EARLIER / name
-    return str(beside if (beside / folders.RunFolder(beside).recipe.name).exists() else run.folder.path)
+    return str(beside if (beside / folders.RunFolder(beside).recipe.name).exists() else run)
 
 
-def _prepare(run: Run, recipe: Recipe, own: Work, voice: Voice) -> Work:
-    work = prepare(recipe, own.devices, voice)
-    was = run.manifest["data"]
-    for split, rows in work.splits.named().items():
-        if split in was and hash_of(rows, work.recipe.task.columns) != was[split]["rows_sha256"]:
-            remedy = "put back the files that it was trained on, or leave the run out"
-            raise DataError(f"its {split} rows are no longer those of this run", str(run.folder.path), remedy)
+def _prepare(own: Work, run: str, recalled: Recalled, voice: Voice) -> Work:
+    """An earlier task's rows, encoded; of one head for all, for the very model that the run's own task has."""
+    was, name = read_earlier(run), name_of(run)
+    recipe = _recipe_of(own.recipe, run, was, recalled.data)
+    material = recalled.material
+    if has_one_head(own.recipe):
+        shared = (own.task, own.method, own.base, own.loaded)
+        work = encode(Start(recipe, own.devices, material.splits, *shared, choices=[]), material, voice)
+    else:
+        learned = find_base(recipe.model).card["learned"]  # its rows may be few, or its head know more than they show
+        work = encode(settle(recipe, material, own.devices, voice, learned=learned), material, voice)
+        if not has_body_of(own.loaded.model, work.loaded.model):
+            _tell_other_body(own, run, name)
+    for one in (own, work):
+        one.notes += recalled.notes
     return work

@@ -24,12 +24,11 @@ from tunesmith.preparing import Work, apply_method, prepare, refuse_stops
 from tunesmith.recipe import Recipe
 from tunesmith.recipe.joint import AnyRecipe, JointRecipe
 from tunesmith.recipe.reading import read_recipe, write_recipe
-from tunesmith.recipe.rehearsal import OWN
 from tunesmith.rehearsing import remember
 from tunesmith.report import manifest
 from tunesmith.report.writing import write_report
 from tunesmith.teaching import start_of, with_teacher
-from tunesmith.together import Together, stand_alone
+from tunesmith.together import Together
 from tunesmith.trackers import Trackers, require_installed
 
 SILENT = Voice()
@@ -145,7 +144,7 @@ def _lead(
     trackers.start(work.recipe.track)
     progress = fit_and_take_best(fit, examples, work.steps, [held_of(work)], memory.order if memory else None)
     if memory:
-        stand_alone(work, together.view(OWN))
+        memory.take_apart(together)
     decision = score_validation(work, folder)
     if work.recipe.train.refit:
         _refit(fit, work, folder, progress.best_step)

@@ -16,7 +16,7 @@ from tunesmith.errors import DataError, ResourceError
 from tunesmith.evaluation import mean_of
 from tunesmith.fitting import MEAN, Fit, Phase, StopSignal, Voice
 from tunesmith.folder import RunFolder
-from tunesmith.judging import OtherTraining, fit_baselines, judge_run, score_validation
+from tunesmith.judging import OtherTraining, fit_baselines, judge_run, settle_decision
 from tunesmith.keeping import closing_record, open_folder, save_model
 from tunesmith.models.layers import count_parameters
 from tunesmith.models.references import find_base
@@ -98,12 +98,19 @@ def finish(
     work: Work, folder: RunFolder, record: dict[str, Any], baselines: Mapping[str, Any], fit: Fit, progress: Progress
 ) -> None:
     """Judge and write down what came of one task."""
-    decision = score_validation(work, folder)
+    decision = settle_decision(work, folder)
     save_model(work, folder, decision)
     judge_run(work, folder, baselines, decision)
     record |= closing_record(work, folder, fit, progress)
     folders.write_json(folder.manifest, record)
     write_report(folder)
+    folders.write_json(folder.manifest, {**record, "finished": manifest.now()})
+
+
+def keep_unjudged(work: Work, folder: RunFolder, record: dict[str, Any], fit: Fit, progress: Progress) -> None:
+    """Write down what came of one task whose judged rows are gone: its model."""
+    save_model(work, folder, settle_decision(work, folder))
+    record |= closing_record(work, folder, fit, progress)
     folders.write_json(folder.manifest, {**record, "finished": manifest.now()})
 
 

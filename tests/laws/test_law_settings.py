@@ -406,6 +406,10 @@ TABLE: dict[str, Row] = {
         common=lambda place: {"data": {"train": str(place.folder / "bad.jsonl")}},
     ),
     "data.limit": Row({"data": {"limit": 20}}, rows_of("train")),
+    "data.keep_rows": Row(
+        {"data": {"keep_rows": 5}},
+        lambda plain, changed: len(lines(changed.folder.reservoir)) == 5 and not plain.folder.reservoir.exists(),
+    ),
     "method.auto.kind": Row({"method": "auto"}, manifest("parameters", "trainable")),
     "method.full.kind": Row({"method": "full"}, manifest("parameters", "trainable"), common={"method": "head"}),
     "method.head.kind": Row({"method": "head"}, manifest("parameters", "trainable")),
@@ -553,6 +557,7 @@ ELSEWHERE = {
     "machine.sharding": "test_two_processes_with_parts_are_one",
     "track": "test_a_tracker_is_started",
     "rehearsal": "test_law_several", "rehearsal.runs": "test_a_third_task_takes_the_heads",
+    "rehearsal.head": "test_the_answer_is_a_share_of_all_labels",
     "rehearsal.ewc": "test_elastic_weights_pull_at_the_body",
     "rehearsal.share": "test_rehearsal_moves_the_earlier_head",
 }  # fmt: skip

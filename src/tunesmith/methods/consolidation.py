@@ -13,6 +13,7 @@ import torch
 
 from tunesmith.errors import ModelError
 from tunesmith.methods.regularisers import Named
+from tunesmith.models import layers
 from tunesmith.models.loaded import Loaded
 
 
@@ -40,15 +41,16 @@ class Elastic:
     @classmethod
     def of(cls, loaded: Loaded, strength: float, importance: Mapping[str, torch.Tensor]) -> Elastic:
         """Hold a model, as it is now, by what mattered: the weights that move and have an importance. What was drawn
-        for the new task (its head) has nothing to be held to.
+        for the new task (its head, or the new rows of a head that grew) has nothing to be held to.
 
         Raises:
             ModelError: nothing that moves had a part in the earlier tasks, or the importance is of another model.
         """
+        grown = loaded.grown
         held = {
             name: parameter.detach().clone()
             for name, parameter in loaded.model.named_parameters()
-            if parameter.requires_grad and name in importance and not loaded.is_new(name)
+            if parameter.requires_grad and name in importance and (grown or not loaded.is_new(name))
         }
         if not held:
             message = "nothing that moves under this method had a part in the earlier tasks, so nothing can be held"
@@ -57,7 +59,11 @@ class Elastic:
         if odd:
             message = f"the importance of weights is that of another model ({', '.join(odd[:3])} differ in shape)"
             raise ModelError(message, loaded.base.reference)
-        return cls(strength, held, {name: importance[name].to(weight) for name, weight in held.items()})
+        matters = {name: importance[name].to(weight, copy=True) for name, weight in held.items()}
+        for name, matter in matters.items():
+            if layers.plain_name(name) in grown:
+                matter[grown[layers.plain_name(name)] :] = 0
+        return cls(strength, held, matters)
 
     @torch.no_grad()
     def pull(self, parameters: Named) -> float:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -34,6 +34,8 @@ class Loaded:
             limit.
         head_is_drawn: whether a head of the task's own has all to learn; one that was tuned for these very labels has
             not.
+        grown: of a head that came with the base and was given further outputs, how many rows of each of its tensors
+            came along; by the tensor's name.
         head_is_new: whether the head is the task's own, and not the base's; a base that writes, or that fills
             gaps, brings its own.
         virtual_tokens: how many positions before those of a row's tokens the model's outputs have.
@@ -51,6 +53,7 @@ class Loaded:
     piece_tokens: int | None = None
     head_is_new: bool = True
     head_is_drawn: bool = True
+    grown: Mapping[str, int] = field(default_factory=dict)
     virtual_tokens: int = 0
     unread: tuple[str, ...] = ()
 

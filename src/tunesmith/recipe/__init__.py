@@ -28,7 +28,7 @@ from tunesmith.recipe.methods import (
     Prompt,
     Qlora,
 )
-from tunesmith.recipe.rehearsal import Rehearsal, require_rehearsable
+from tunesmith.recipe.rehearsal import Rehearsal, require_keepable, require_rehearsable
 from tunesmith.recipe.tasks import (
     KEEP_THEIR_HEAD,
     LanguageModeling,
@@ -107,6 +107,7 @@ class Stage(Settings):
     def _fits_its_task(self) -> Self:
         require_fitting(self.task, self.train, self.judge)
         require_general(self.task, self.data)
+        require_keepable(self.task, self.data)
         require_method(self.task, self.method)
         if self.method.kind != "auto" and not self.method.facts.is_base:
             raise ValueError(f"method: the next training cannot begin from what {self.method.kind} leaves; use lora")
@@ -200,6 +201,7 @@ class Recipe(Settings):
         taught = (TEACHER, WITHOUT_TEACHER) if self.teacher else ()
         require_fitting(self.task, self.train, self.judge, (*((WITHOUT_STAGES,) if self.stages else ()), *taught))
         require_general(self.task, self.data)
+        require_keepable(self.task, self.data)
         require_method(self.task, self.method)
         for method in (self.method, *(stage.method for stage in self.stages)):
             require_sharing(self.machine, method)

@@ -54,6 +54,11 @@ class Data(Settings):
     limit: PositiveInt | None = None
     """Use only this many rows of `train` (spread over the file by hash): a first, small run."""
 
+    keep_rows: Annotated[int, Field(ge=0, le=2**40)] = 0
+    """Copy this many training rows, a random sample, into the run folder (`reservoir.jsonl`, readable by its owner
+    alone), so that a later run can rehearse them when the files are gone. Leave it at 0 where rows must not be copied;
+    the file may be deleted at any time. 0: none."""
+
 
 def with_paths(source: Any, change: Callable[[str], str]) -> Any:
     """A source with every path in it changed. Data sets on a hub, shares and None stay as they are."""

@@ -117,7 +117,7 @@ def score_rows(record: Record) -> list[tuple[str, str, int, dict[str, Score]]]:
         rows.append(("tuned, without rows seen in training", "test", unseen, record.scores["test_without_overlap"]))
     named = [(wording.baseline(name, record.target == "score"), scores) for name, scores in record.baselines.items()]
     rows += [(name, record.split, many, scores) for name, scores in named]
-    if record.split != "validation":
+    if record.split != "validation" and "validation" in record.scores:
         rows.append(("tuned", "validation", record.data["splits"]["validation"]["rows"], record.scores["validation"]))
     if general := record.general:
         sides = {"tuned": "after", wording.baseline("untuned"): "before"}

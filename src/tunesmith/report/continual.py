@@ -103,7 +103,10 @@ def _how_it_kept(kept: Rehearsal | None, earlier: Sequence[str]) -> list[str]:
     shown = (
         f"{wording.share(kept.share)} of each epoch were their rows" if kept.share else "none of their rows were shown"
     )
-    sentences = [f"{who} {wording.count(len(earlier), 'earlier task')} stayed on the body; {shown}."]
+    tasks = wording.count(len(earlier), "earlier task")
+    sentences = [f"{who} {tasks} stayed on the body; {shown}."]
+    if kept.head == "shared":
+        sentences = [f"One head over all labels answered for this task and {tasks}, untold which; {shown}."]
     if kept.ewc > 0:
         strength = f"strength {kept.ewc:g}; Kirkpatrick et al., 2017"
         sentences.append(

@@ -28,7 +28,7 @@ PACKAGES = (
 PLACES = (*(("data", key) for key in SOURCES), ("output",), ("model",), ("teacher", "model"), ("rehearsal", "runs"))
 """Keys that say where things lie. Identity goes by their content, so that a run folder can be moved."""
 
-ONLOOKERS = (("track",),)
+ONLOOKERS = (("track",), ("data", "keep_rows"))
 """Keys that change nothing of what a run comes to: it may go on with others."""
 
 

@@ -20,7 +20,8 @@ def how_it_was_shared(record: Record) -> list[str]:
             "primary metrics on validation rows."
         ]
     shown = rows if told["rows"] else "no rows of this task were shown"
+    how = "by the same head over all labels" if told.get("head") == "shared" else "on whose body its head stayed"
     return [
-        f"It is an earlier task as it is done after the training of {beside}, on whose body its head stayed: {shown}, "
+        f"It is an earlier task as it is done after the training of {beside}, {how}: {shown}, "
         f"and steps, training time and the kept weights are those of {beside}."
     ]

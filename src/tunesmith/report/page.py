@@ -128,7 +128,9 @@ def _figures(record: Record) -> Iterator[tuple[str, str, float | None, str]]:
         yield "Best simple method", wording.exact(theirs["value"]), theirs["value"], name
         yield "Difference", wording.signed(gain["value"]), gain["value"], between
     rows = record.data["splits"]
-    below = f"learned from {rows['train']['rows']:,}, best step chosen by {rows['validation']['rows']:,}"
+    below = f"learned from {rows['train']['rows']:,}"
+    if "validation" in rows:  # they may be gone, of an earlier task
+        below = f"{below}, best step chosen by {rows['validation']['rows']:,}"
     yield f"Rows judged ({record.split})", f"{record.judged_rows:,}", float(record.judged_rows), below
 
 

@@ -110,6 +110,8 @@ def _on_data(record: Record) -> list[str]:
     if not isinstance(data.validation, float | int):
         came = "in a file" if isinstance(data.validation, str) else "in files"
         said.append(f"The validation rows came {came} of their own.")
+    elif "validation" not in splits:
+        said.append("The training rows are those that an earlier run had kept; there were no validation rows any more.")
     else:
         key = f"group (column {data.group})" if data.group else "normalised input"
         said.append(
