@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from workbench import EVERY_METHOD, Bench, command, largest_difference, logits_of, recipe_of, run_tiny, set_up
 
 import tiny
+from forked import in_two
 from tunesmith import checkpoints
 from tunesmith.checkpoints import MOMENTS, STATE, WEIGHTS, Progress, files_of
 from tunesmith.data.batches import Order
@@ -36,6 +37,16 @@ from tunesmith.sharing import gather, shared_out
 Bases = Callable[..., Path]
 
 METHODS: dict[str, Any] = {"full": Full(l2_sp=0.1), "lora": EVERY_METHOD["lora"], "houlsby": EVERY_METHOD["houlsby"]}
+KINDS: dict[str, tuple[str, str]] = {
+    "token-classification": ("bert", "lora"),
+    "question-answering": ("bert", "full"),
+    "language-modeling": ("bert+masked", "lora"),
+    "summarization": ("bart", "full"),
+    "sentence-similarity": ("bert", "full"),
+    "image-classification": ("vit", "lora"),
+}
+"""A base and a method for each further kind of task; one that writes goes through a whole run below."""
+
 STEPS, ROWS, BUDGET = 6, 7, 40
 RAGGED = 0.02
 """How far a rank may be from half: a weight of three rows is parted in two and one."""
@@ -68,12 +79,24 @@ def parts_of(trained: Loaded, optimizer: torch.optim.Optimizer) -> dict[str, tor
     return {name: own_part(tensor).clone() for name, tensor in held.items()}
 
 
-def in_one_of_two(rank: int, port: int, still: Path, moving: Path, place: Path) -> None:
-    """What each of two processes does; what fails in one fails the test."""
+def as_one_of_two(rank: int, port: int) -> Devices:
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     machine = Machine(device="cpu", processes=2, sharding="full", threads=1, micro_batch_tokens=BUDGET)
-    devices = choose_devices(machine, "fp64")
+    return choose_devices(machine, "fp64")
+
+
+def every_kind_in_one_of_two(rank: int, port: int, folders: dict[str, Path]) -> None:
+    devices = as_one_of_two(rank, port)
+    with joined(devices):
+        for kind, (base, name) in KINDS.items():
+            alone, both = (set_up(folders[base], EVERY_METHOD[name], budget=BUDGET, kind=kind) for _ in range(2))
+            are_one(alone, both, devices)
+
+
+def in_one_of_two(rank: int, port: int, still: Path, moving: Path, place: Path) -> None:
+    """What each of two processes does; what fails in one fails the test."""
+    devices = as_one_of_two(rank, port)
     with joined(devices):
         for kind, method in METHODS.items():
             are_one(set_up(still, method, budget=BUDGET), set_up(still, method, budget=BUDGET), devices)
@@ -100,8 +123,10 @@ def are_one(alone: Bench, both: Bench, devices: Devices) -> None:
 
 
 def seen(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """All but key biases: a softmax does not see them, and a pull to the start makes the rounding in them grow."""
-    return {name: weight for name, weight in weights.items() if not name.endswith("key.bias")}
+    """All but what a softmax does not see, the biases of keys and of a span's ends: their gradient is rounding, which
+    moments (and a pull to the start) make grow."""
+    unseen = ("key.bias", "k_proj.bias", "qa_outputs.bias")
+    return {name: weight for name, weight in weights.items() if not name.endswith(unseen)}
 
 
 def go_on_to_the_bit(benches: list[Bench], devices: Devices, place: Path) -> None:
@@ -120,6 +145,34 @@ def test_two_processes_with_parts_are_one(bases: Bases, tmp_path: Path) -> None:
     parts; and what is taken up again from parts goes on to the bit."""
     arguments = (_free_port(), bases("bert", dropout=0.0), bases("bert", dropout=0.3), tmp_path)
     torch.multiprocessing.spawn(in_one_of_two, arguments, nprocs=2)
+
+
+@pytest.mark.slow
+def test_two_processes_with_parts_are_one_for_every_kind_of_task(bases: Bases, writers: Bases) -> None:
+    """Heads over tokens and over the whole vocabulary, a decoder beside an encoder, batches that must stay whole, rows
+    that are drawn anew at each look, images."""
+    folders = {base: (writers if base == "bart" else bases)(base, dropout=0.0) for base, _ in KINDS.values()}
+    torch.multiprocessing.spawn(every_kind_in_one_of_two, (_free_port(), folders), nprocs=2)
+
+
+@pytest.mark.slow
+def test_a_run_that_writes_shares_its_weights_out(writers: Bases, tmp_path: Path) -> None:
+    """Answers are written by the first process alone, between steps of both, with an output layer that is the word
+    embedding as well: weights, losses and scores are those of one process."""
+    rows = [{**row, "target": row["target"][0]} for row in tiny.make_reversals(24)]
+    base, data = writers("llama-tied", dropout=0.0), tiny.write_rows(tmp_path / "train.jsonl", rows)
+    course = {"steps": 4, "batch_size": ROWS, "evaluate_every": 2, "precision": "fp64"}
+    sections = {"task": "translation", "train": course, "machine": {"micro_batch_tokens": BUDGET}}
+    alone, both = run_tiny(base, data, tmp_path / "one", **sections).folder, RunFolder(tmp_path / "two")
+    sections["machine"] = {"micro_batch_tokens": BUDGET, "processes": 2, "sharding": "full"}
+    write_recipe(recipe_of(base, data, both.path, **sections), tmp_path / "two.yaml")
+    codes, told = in_two(["run", str(tmp_path / "two.yaml")], tmp_path)
+    assert codes == [0, 0], told
+    one, two = (load_file(folder.model / "model.safetensors") for folder in (alone, both))
+    assert largest_difference(one, two) <= 1e-12
+    for was, now in zip(lines(alone.evaluations), lines(both.evaluations), strict=True):
+        assert was["loss"] == pytest.approx(now["loss"], abs=1e-12)
+        assert was["scores"] == now["scores"]
 
 
 def run_by_command(verb: str, target: Path) -> None:
