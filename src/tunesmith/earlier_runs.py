@@ -12,7 +12,6 @@ from tunesmith.data.material import Material, read_material
 from tunesmith.data.reservoir import read_reservoir
 from tunesmith.data.rows import Row
 from tunesmith.data.sources import Reading, read_source, stop_or_skip
-from tunesmith.data.splits import overlap
 from tunesmith.errors import DataError, ModelError
 from tunesmith.folder import RunFolder
 from tunesmith.preflight import Note
@@ -28,12 +27,14 @@ class Recalled:
     Attributes:
         data: where they were read.
         is_judged: whether the rows that it was judged on are there.
+        is_whole: whether all rows that it learned are there.
         notes: what is not as it was.
     """
 
     material: Material
     data: Data
     is_judged: bool = True
+    is_whole: bool = True
     notes: list[Note] = field(default_factory=list)
 
 
@@ -71,9 +72,30 @@ def recall(run: str) -> Recalled:
         _require_rows(material, then, run)
         return Recalled(material, was.data.but(keep_rows=0))
     except DataError as error:
+        found = _recall_unjudged(was, folder, then)
+        if found is not None:
+            return found
         if not folder.reservoir.exists():
             raise
         return _recall_kept(was, folder, then, error.message)
+
+
+def _recall_unjudged(was: Recipe, folder: RunFolder, then: Mapping[str, Any]) -> Recalled | None:
+    """All rows but those of the test, where these alone are not as they were; else None."""
+    if not isinstance(was.data.test, str | list):
+        return None
+    data = was.data.but(test=None, keep_rows=0)
+    try:
+        material = read_material(was.but(data=data, judge=was.judge.but(slices=[])))
+        _require_rows(material, then, str(folder.path))
+    except DataError:
+        return None
+    return Recalled(material, data, is_judged=False, notes=[_not_judged_again(folder)])
+
+
+def _not_judged_again(folder: RunFolder) -> Note:
+    message = f"{folder.path.name}: the rows that it was judged on are gone: how well it is still done is not known"
+    return Note("not-judged-again", "warn", message, str(folder.path), "put back the file of its test rows")
 
 
 def _require_rows(material: Material, then: Mapping[str, Any], run: str) -> None:
@@ -95,16 +117,19 @@ def _recall_kept(was: Recipe, folder: RunFolder, then: Mapping[str, Any], why: s
     train, validation, test = (rows.get(split, []) for split in ("train", "validation", "test"))
     splits = Splits(
         train, validation, test,
-        leaked=overlap(test, train, columns),
         files={split: reading.digest for split, reading in readings.items()},
         parts={split: reading.hashes for split, reading in readings.items()},
     )  # fmt: skip
     message = f"{folder.path.name}: its files are not as they were ({why}); {len(train):,} rows that it kept stand in"
     notes = [Note("reservoir", "info", message, where, "put the files back to rehearse all rows")]
     is_judged = ("test" if "test" in then else "validation") in readings
-    if not is_judged:
-        message = f"{folder.path.name}: the rows that it was judged on are gone: how well it is still done is not known"
-        notes.append(Note("not-judged-again", "warn", message, where, "put back the file of its test rows"))
+    if is_judged:
+        message = (
+            f"{folder.path.name}: how many of its test rows were among those that it learned is not known any more"
+        )
+        notes.append(Note("overlap-unknown", "info", message, where))
+    else:
+        notes.append(_not_judged_again(folder))
     data = was.data.but(
         train=str(folder.reservoir),
         validation=was.data.validation if validation else 0.0,
@@ -112,7 +137,7 @@ def _recall_kept(was: Recipe, folder: RunFolder, then: Mapping[str, Any], why: s
         limit=None,
         keep_rows=0,
     )
-    return Recalled(Material(was.task, splits), data, is_judged, notes)
+    return Recalled(Material(was.task, splits), data, is_judged, is_whole=False, notes=notes)
 
 
 def _unchanged(was: Recipe, split: str, then: Mapping[str, Any]) -> Reading | None:

@@ -133,10 +133,14 @@ def _asked(work: Work, loaded: Loaded) -> Opened:
 
 def _counted(work: Work, total: int) -> Callable[[int], None]:
     """Tells how far the answers are where they take their time."""
-    began = time.monotonic()
+    began, told = time.monotonic(), False
 
     def tell(done: int) -> None:
+        nonlocal told
         if time.monotonic() - began > PATIENCE_SECONDS:
+            if not told:
+                work.voice.close()  # of what was counted before nothing goes on
+            told = True
             work.voice.answered(done, total)
 
     return tell

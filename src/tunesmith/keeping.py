@@ -70,16 +70,18 @@ def open_folder(
     folders.write_json(folder.manifest, record)
     folders.write_json(folder.check, [note.record() for note in work.notes])
     folders.write_json(folder.data, describe_data(work))
-    _keep_rows(work, folder)
+    _keep_rows(work, folder, resumes=began is not None)
     write_recipe(work.recipe, folder.recipe)  # last: where it is, there is a run to resume
     _tell(work, record["parameters"], voice, resumes=began is not None)
     return record
 
 
-def _keep_rows(work: Work, folder: RunFolder) -> None:
-    """Copy some training rows for later rehearsal, where the recipe asks for that."""
+def _keep_rows(work: Work, folder: RunFolder, resumes: bool) -> None:
+    """Copy some training rows for later rehearsal, where the recipe asks for that. What was deleted since stays so."""
     most = work.recipe.data.keep_rows
-    if most:
+    if not most:
+        folder.reservoir.unlink(missing_ok=True)
+    elif not resumes:
         kept = keep(work.splits.train, work.recipe.task.columns, most, work.recipe.seed)
         folders.write_lines(folder.reservoir, kept, private=True)
 

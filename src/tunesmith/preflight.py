@@ -203,7 +203,8 @@ LOSSES = {
 
 
 def _on_general_texts(recipe: Recipe, splits: Splits) -> Iterator[Note]:
-    learned = overlap(splits.general, splits.train, recipe.task.columns)
+    rows = [*splits.train, *splits.validation] if recipe.train.refit else splits.train
+    learned = overlap(splits.general, rows, recipe.task.columns)
     if learned:
         message = (
             f"{len(learned):,} of {len(splits.general):,} general texts are learned, too: how well they are known "

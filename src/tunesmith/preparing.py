@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -118,7 +119,8 @@ def settle(
     """
     splits, task = material.splits, tasks.build(material.task)
     if learned is None:
-        task.learn(splits.train)
+        with _told_of_growth(recipe):
+            task.learn(splits.train)
     else:
         task.recall(learned)
     voice.stage("loading the model")
@@ -141,6 +143,18 @@ def settle(
         require_new_head(loaded)
     apply_method(method, loaded, recipe.seed, devices, recipe.train.dropout)
     return Start(recipe, devices, splits, task, method, base, loaded, task_choices + choices)
+
+
+@contextlib.contextmanager
+def _told_of_growth(recipe: Recipe) -> Iterator[None]:
+    """Where one head serves tasks in turn, rows that no head can be learned from may still be what is meant."""
+    try:
+        yield
+    except DataError as error:
+        if has_one_head(recipe):
+            remedy = "a head grows by two labels or more at a time: put rows of another label beside these"
+            raise DataError(error.message, error.faults[0].where, remedy) from error
+        raise
 
 
 def _fitting_rewrites(recipe: Recipe, models: Sequence[Loaded], devices: Devices) -> tuple[list[str], str]:

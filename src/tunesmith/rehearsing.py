@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from tunesmith import folder as folders
 from tunesmith.audits import continual
 from tunesmith.checkpoints import Progress
 from tunesmith.data.mixing import MixedOrder, quotas_beside
+from tunesmith.data.splits import overlap
 from tunesmith.earlier_runs import Recalled, read_earlier, recall
 from tunesmith.errors import ModelError
 from tunesmith.fitting import Fit, Voice
@@ -169,15 +170,18 @@ def remember(recipe: Recipe, own: Work, voice: Voice) -> Memory:
         DataError: its rows are no longer those that it was trained on.
     """
     assert recipe.rehearsal is not None
-    works, unjudged = {}, set()
+    works, unjudged, are_whole = {}, set(), True
     for run in recipe.rehearsal.runs:
         name = name_of(run)
         voice.say(f"== earlier task {name}")
         voice.stage("reading the data")
         recalled = recall(run)
         works[name] = _prepare(own, run, recalled, voice)
+        are_whole &= recalled.is_whole
         if not recalled.is_judged:
             unjudged.add(name)
+    if has_one_head(recipe) and are_whole:
+        _find_leaks([own, *works.values()])
     order = _order_of(own, works)
     if order is not None:
         note_first_rows([own, *works.values()], order)
@@ -188,6 +192,23 @@ def remember(recipe: Recipe, own: Work, voice: Voice) -> Memory:
     for work in (own, *works.values()) if order else works.values():
         work.recipe = work.recipe.but(train=work.recipe.train.but(**course))
     return Memory(own, works, order, frozenset(unjudged))
+
+
+def _find_leaks(works: Sequence[Work]) -> None:
+    """Of one head every row that any of its tasks has learned is learned, so each task's test is held against all."""
+    learned = [row for work in works for row in work.splits.train]
+    for work in works:
+        columns = work.recipe.task.columns
+        known = len(work.splits.leaked)
+        work.splits.leaked = overlap(work.splits.test, learned, columns)
+        more = len(work.splits.leaked) - known
+        if more > 0:
+            message = f"{more:,} test rows are training rows of another task under the same head; scores without them "
+            message += "stand beside the others"
+            remedy = "take them out of one of the two files"
+            work.notes.append(
+                Note("test-in-other-task", "warn", message, work.splits.test[0].where, remedy, count=more)
+            )
 
 
 def _tell_other_body(own: Work, run: str, name: str) -> None:
@@ -208,7 +229,11 @@ def _tell_other_body(own: Work, run: str, name: str) -> None:
 def _judged_rows(folder: RunFolder) -> int:
     """On how many rows a task was judged when it was learned."""
     data = folders.read_json(folder.manifest)["data"]
-    return int(data["test" if "test" in data else "validation"]["rows"])
+    return _rows_in(folder, "test" if "test" in data else "validation")
+
+
+def _rows_in(folder: RunFolder, split: str) -> int:
+    return int(folders.read_json(folder.manifest)["data"][split]["rows"])
 
 
 def _measure(work: Work, place: RunFolder | None, judged: int) -> Measure | None:
@@ -222,7 +247,8 @@ def _measure(work: Work, place: RunFolder | None, judged: int) -> Measure | None
 def _order_of(own: Work, works: Mapping[str, Work]) -> MixedOrder | None:
     assert own.recipe.rehearsal is not None
     sizes = [len(work.examples["train"]) for work in (own, *works.values())]
-    quotas = quotas_beside(sizes[0], sizes[1:], own.recipe.rehearsal.share)
+    learned = [_rows_in(RunFolder(run), "train") for run in own.recipe.rehearsal.runs]  # of which few may be left
+    quotas = quotas_beside(sizes[0], learned, own.recipe.rehearsal.share)
     return order_of(own.recipe, sizes, quotas) if any(quotas[1:]) else None
 
 

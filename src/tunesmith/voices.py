@@ -27,7 +27,7 @@ class PlainVoice(Voice):
         self.began = 0.0
         self.first_step = 0
         self.last_line = 0.0
-        self.first_row = self.last_row = 0
+        self.first_row = 0
 
     def say(self, text: str) -> None:
         self._line(text)
@@ -51,15 +51,17 @@ class PlainVoice(Voice):
 
     def answered(self, rows: int, total: int | None) -> None:
         now = time.monotonic()
-        if not self.began or rows < self.last_row:  # or other rows are answered now
+        if not self.began:
             self.began, self.first_row, self.last_line = now, rows, now
-        self.last_row = rows
         if now - self.last_line < SECONDS_BETWEEN_LINES:
             return
         self.last_line = now
         rate = (rows - self.first_row) / (now - self.began)
         left = f"  {max(0, total - rows) / rate:.0f} s left" if total and rate else ""
         self._line(f"{rows:,}{f' of about {total:,}' if total else ''} rows  {rate:,.0f} rows/s{left}")
+
+    def close(self) -> None:
+        self.began = 0.0
 
     def _left(self, step: int, total: int, now: float) -> str:
         done = step - self.first_step

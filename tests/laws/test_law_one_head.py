@@ -13,7 +13,7 @@ from workbench import Breaker, command, recipe_of, run_tiny
 
 import tiny
 from tunesmith.checking import check
-from tunesmith.errors import ModelError, RecipeError
+from tunesmith.errors import DataError, ModelError, RecipeError
 from tunesmith.fitting import Voice
 from tunesmith.folder import RunFolder, lines, read_json
 from tunesmith.methods.consolidation import Consolidated
@@ -242,6 +242,28 @@ def test_baselines_answer_by_the_labels_that_they_saw(place: Path, tmp_path: Pat
         answered = lines(finished.folder.predictions(f"baseline-{name}-validation"))
         assert {row["answer"] for row in answered} <= set(OTHERS)
     assert finished.scores["baselines"]["tfidf"]["accuracy"]["value"] > 0.5
+
+
+def test_rows_of_another_task_are_learned_too(place: Path, tmp_path: Path) -> None:
+    """A test row that another task under the same head was trained on is no unseen row: counted, told, left out."""
+    one, two = (Run(place).manifest["data"], place.parent / "two.jsonl")
+    learned = lines(place.parent / "one.jsonl")[:5]
+    mine = tiny.write_rows(tmp_path / "test.jsonl", [*learned, *tiny.make_rows(15, seed=9, labels=OTHERS)])
+    recipe = growing(place, two.name, tmp_path / "run", [place], data={"test": str(mine)})
+    finished = run(recipe)
+    kept = prepared(_as_it_was(place)).splits.train
+    seen = sum(any(row["text"] == other["text"] for other in kept) for row in lines(mine))
+    assert seen >= 1 and one["train"]["rows"] == len(kept)
+    assert read_json(finished.folder.data)["leaked"] >= seen
+    assert "test_without_overlap" in finished.scores
+    [note] = [note for note in read_json(finished.folder.check) if note["code"] == "test-in-other-task"]
+    assert note["level"] == "warn" and note["count"] >= 1
+
+
+def test_one_new_label_is_told_what_to_do(place: Path, tmp_path: Path) -> None:
+    tiny.write_rows(place.parent / "single.jsonl", tiny.make_rows(20, labels=("refund",)))
+    with pytest.raises(DataError, match="a head grows by two labels or more"):
+        prepared(growing(place, "single.jsonl", tmp_path / "run", [place]))
 
 
 def test_a_head_for_images_grows(bases: Bases, tmp_path: Path) -> None:

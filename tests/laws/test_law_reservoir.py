@@ -144,6 +144,50 @@ def test_kept_rows_stand_in_for_files_that_are_gone(first: Path, head: str) -> N
         assert one.read_bytes() == other.read_bytes()
 
 
+def test_what_was_deleted_is_not_written_again(first: Path) -> None:
+    """Nor does it stay where it is not wanted any more; trainings beside a run copy nothing."""
+    rows = tiny.write_rows(first.parent / "notes.jsonl", tiny.make_sentences(5))
+    stage = {"task": "text-classification", "data": {"train": str(first.parent / "two.jsonl")}}
+    recipe = recipe_of(first, first.parent / "two.jsonl", first.parent / "kept", train=COURSE, data={"keep_rows": 5},
+                       stages=[stage], judge={"baselines": ["without-stages"]})  # fmt: skip
+    assert rows.exists() and [beside.data.keep_rows for beside in recipe.beside] == [0]
+    recipe = recipe.but(stages=[], judge=recipe.judge.but(baselines="off"))
+    kept = RunFolder(first.parent / "kept").reservoir
+    with pytest.raises(ZeroDivisionError):
+        run(recipe, voice=Breaker(4))
+    assert kept.exists()
+    kept.unlink()
+    resume(first.parent / "kept")
+    assert not kept.exists()
+    with pytest.raises(ZeroDivisionError):
+        run(recipe.but(output=str(first.parent / "other")), voice=Breaker(4))
+    other = RunFolder(first.parent / "other")
+    page = other.recipe.read_text(encoding="utf-8")
+    other.recipe.write_text(page.replace("keep_rows: 5", "keep_rows: 0"), encoding="utf-8")
+    assert other.reservoir.exists()
+    resume(other.path)
+    assert not other.reservoir.exists()
+
+
+def test_a_lost_test_file_costs_no_training_row(first: Path) -> None:
+    """The files of the training rows are there and unchanged, so all of them are rehearsed."""
+    (first.parent / "test.jsonl").unlink()
+    second = run(remembering(first, "second"))
+    told = read_json(RunFolder(second.folder / "earlier" / "first").manifest)["data"]
+    assert told["train"]["rows"] == Run(first).manifest["data"]["train"]["rows"] > 12 and "validation" in told
+    codes = {note["code"] for note in read_json(second.folder.check)}
+    assert "not-judged-again" in codes and "reservoir" not in codes
+
+
+def test_few_kept_rows_are_shown_as_often_as_all_were(first: Path) -> None:
+    """The share of an epoch goes by the rows that a task had, not by those that are left."""
+    whole = run(remembering(first, "whole")).folder / "earlier" / "first"
+    (first.parent / "one.jsonl").unlink()
+    left = run(remembering(first, "left")).folder / "earlier" / "first"
+    was, now = (read_json(RunFolder(place).manifest)["part_of"]["rows"] for place in (whole, left))
+    assert was == now > 12
+
+
 @pytest.mark.parametrize("head", ["own", "shared"])
 def test_where_judged_rows_are_gone_nothing_is_said_of_them(first: Path, head: str) -> None:
     """The task is rehearsed, its model is kept, its cell is empty; a third run can go on from there."""

@@ -180,7 +180,9 @@ def test_a_second_count_of_rows_begins_anew(
     clock = iter(range(10, 1000, 10))
     monkeypatch.setattr(voices.time, "monotonic", lambda: float(next(clock)))
     voice = voices.PlainVoice()
-    for rows in (10, 30, 50, 5, 10):
-        voice.answered(rows, 100)
+    for passes in ((10, 30, 50), (60, 65)):
+        voice.close()
+        for rows in passes:
+            voice.answered(rows, 100)
     said = capsys.readouterr().err.splitlines()
     assert [line.split("  ")[1] for line in said] == ["2 rows/s", "2 rows/s", "0 rows/s"]

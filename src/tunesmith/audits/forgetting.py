@@ -21,11 +21,13 @@ def compare(
         before: the base's on the same rows; None where it has no head to ask.
 
     Returns:
-        {"rows", "metric", "after", "before": {metric: score}, "change": {metric: score}}; a change is paired, after
-        minus before. The last two are None without a before.
+        {"rows", "texts", "metric", "after", "before": {metric: score}, "change": {metric: score}}; a change is paired,
+        after minus before. The last two are None without a before. Rows may be pieces of a text; `texts` are what the
+        intervals are over.
     """
     return {
         "rows": rows,
+        "texts": after[primary].num_rows,
         "metric": primary,
         "after": score(after),
         "before": score(before) if before else None,

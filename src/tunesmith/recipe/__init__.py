@@ -240,7 +240,7 @@ class Recipe(Settings):
         """The recipe's own training from the base itself, judged by nothing but itself."""
         judge = self.judge.but(baselines="off")
         output = os.path.join(self.output, "stages", WITHOUT_STAGES)
-        return self.but(stages=[], judge=judge, deploy=Deploy(), track=[], output=output)
+        return self.but(stages=[], data=self._unkept, judge=judge, deploy=Deploy(), track=[], output=output)
 
     def without_teacher(self) -> Recipe:
         """The recipe's own training of the same student, but for the teacher, which it does not hear: by the same path,
@@ -257,7 +257,12 @@ class Recipe(Settings):
             "judge": judge,
             "output": output,
         }
-        return self.but(**own, deploy=Deploy(), track=[])
+        return self.but(**own, data=self._unkept, deploy=Deploy(), track=[])
+
+    @property
+    def _unkept(self) -> Data:
+        """The data of a training beside: rows are copied to one place alone."""
+        return self.data.but(keep_rows=0)
 
     @property
     def earlier(self) -> list[Recipe]:

@@ -136,7 +136,8 @@ class JointRecipe(Settings):
         """The same training on a task's rows alone, judged by nothing but itself."""
         member = self.tasks[name]
         judge = member.judge.but(baselines="off")
-        return self._recipe(member, self.train, judge, os.path.join(self.output, ALONE, name))
+        unkept = member.but(data=member.data.but(keep_rows=0))  # rows are copied to one place alone
+        return self._recipe(unkept, self.train, judge, os.path.join(self.output, ALONE, name))
 
     def _recipe(self, member: Member, train: Train, judge: Judge, output: str) -> Recipe:
         return Recipe(

@@ -121,7 +121,9 @@ def score_rows(record: Record) -> list[tuple[str, str, int, dict[str, Score]]]:
         rows.append(("tuned", "validation", record.data["splits"]["validation"]["rows"], record.scores["validation"]))
     if general := record.general:
         sides = {"tuned": "after", wording.baseline("untuned"): "before"}
-        rows += [(who, "general texts", general["rows"], general[side]) for who, side in sides.items() if general[side]]
+        rows += [
+            (who, "general texts", general["texts"], general[side]) for who, side in sides.items() if general[side]
+        ]
     return rows
 
 

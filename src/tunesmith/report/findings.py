@@ -19,6 +19,8 @@ CLEAR_FALL = 0.02
 """Training loss that fell by less than this share has not learned."""
 LARGE_ERROR = 0.05
 """A calibration error that is larger than this beyond doubt is named."""
+FEW_TEXTS = 20
+"""An interval over fewer texts may be narrow and still wrong, so nothing is claimed by it."""
 SHOWN = 5
 
 BAD, WARN, INFO = "bad", "warn", "info"
@@ -226,7 +228,7 @@ def _on_general_texts(record: Record) -> Iterator[Finding]:
     if not general:
         return
     title, after = wording.metric("perplexity").title.lower(), general["after"]["perplexity"]
-    texts = wording.count(general["rows"], "general text")
+    texts = wording.count(general["texts"], "general text")
     if not general["before"]:
         text = f"On {texts} the {title} is {wording.scored(after)}. The base has no head that could be asked before."
         yield Finding(INFO, "The language at large", text)
@@ -235,7 +237,9 @@ def _on_general_texts(record: Record) -> Iterator[Finding]:
     between = f"paired difference {wording.signed(change['value'])}, 95 % interval {wording.signed(change['low'])} to"
     text = f"On {texts} the {title} went from {wording.scored(general['before']['perplexity'])} to "
     text += f"{wording.scored(after)} ({between} {wording.signed(change['high'])})"
-    if change["low"] > 0:
+    if general["texts"] < FEW_TEXTS:
+        yield Finding(INFO, "The language at large", f"{text}. So few texts say little of others.")
+    elif change["low"] > 0:
         advice = "Where that matters try a lower rate, fewer steps, lora, or general texts among the training rows."
         yield Finding(WARN, "It knows the language at large less well than its base", f"{text}. {advice}")
     elif change["high"] < 0:

@@ -179,7 +179,7 @@ def _on_general_texts(record: Record) -> list[str]:
     if not general:
         return []
     after = _bracketed(general["after"]["perplexity"])
-    texts = wording.count(general["rows"], "text")
+    texts = wording.count(general["texts"], "text")
     if not general["before"]:
         return [f"On {texts} of the language at large its perplexity was {after}."]
     change = general["change"]["perplexity"]
