@@ -273,7 +273,8 @@ def code_of(cell: Cell, subjects: tuple[str, ...]) -> str:
     others = {
         f"src/tunesmith/methods/{file}.py" for file, kinds in FAMILIES.items() if asked and asked.isdisjoint(kinds)
     }
-    return _code_of(tuple(file for file in subjects if file != "bench/methods.py" and file not in others))
+    others |= {"bench/methods.py", "bench/sets.py"}  # what they say of a cell is in its key
+    return _code_of(tuple(file for file in subjects if file not in others))
 
 
 @functools.cache
