@@ -12,6 +12,7 @@ import argparse
 import hashlib
 import json
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Callable
@@ -223,7 +224,8 @@ def portable(line: dict, folder: Path) -> dict:
     if "recipe" not in line:
         return line
     recipe = {name: value for name, value in line["recipe"].items() if name != "output"}
-    return {**line, "recipe": json.loads(json.dumps(recipe).replace(str(folder), "TUNESMITH_DATA"))}
+    text = json.dumps(recipe).replace(str(folder), "TUNESMITH_DATA")
+    return {**line, "recipe": json.loads(re.sub(r'"[^"]*/(first-\d+\.jsonl)"', r'"\1"', text))}
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
