@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
-from workbench import Breaker, command, recipe_of, run_tiny
+from workbench import Breaker, command, recipe_of, run_tiny, same, weights
 
 import tiny
 from tunesmith.checking import check
@@ -57,16 +56,6 @@ def outputs_of(loaded: Loaded, work: Work) -> torch.Tensor:
     loaded.model.eval()
     with torch.inference_mode():
         return work.task.logits(loaded, batch)
-
-
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    [file] = (folder / "model").glob("*.safetensors")
-    return load_file(file)
-
-
-def same(one: Path, other: Path) -> bool:
-    mine, theirs = weights(one), weights(other)
-    return mine.keys() == theirs.keys() and all(torch.equal(mine[name], theirs[name]) for name in mine)
 
 
 @pytest.mark.parametrize(

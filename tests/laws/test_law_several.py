@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
-from workbench import Breaker, largest_difference, recipe_of, run_tiny
+from workbench import Breaker, largest_difference, recipe_of, run_tiny, same, weights
 
 import tiny
 from forked import in_two
@@ -56,16 +55,6 @@ def joint(base: Path, rows: dict[str, Path], output: Path, **sections: Any) -> J
         **sections,
     }  # fmt: skip
     return JointRecipe.model_validate(values)
-
-
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    [file] = (folder / "model").glob("*.safetensors")
-    return load_file(file)
-
-
-def same(one: Path, other: Path) -> bool:
-    mine, theirs = weights(one), weights(other)
-    return mine.keys() == theirs.keys() and all(torch.equal(mine[name], theirs[name]) for name in mine)
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])

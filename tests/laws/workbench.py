@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 
 import tiny
 from tunesmith import loop, methods, tasks
@@ -202,6 +203,18 @@ def largest_difference(one: dict[str, torch.Tensor], other: dict[str, torch.Tens
     if set(one) != set(other):
         return float("inf")
     return max(float((one[name] - other[name]).abs().max()) for name in one)
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    """What a run folder has saved."""
+    [file] = (folder / "model").glob("*.safetensors")
+    return load_file(file)
+
+
+def same(one: Path, other: Path) -> bool:
+    """Whether two run folders have saved the same, to the bit."""
+    mine, theirs = weights(one), weights(other)
+    return mine.keys() == theirs.keys() and all(torch.equal(mine[name], theirs[name]) for name in mine)
 
 
 def command(arguments: list[str]) -> subprocess.CompletedProcess[str]:
