@@ -15,6 +15,8 @@ from tunesmith import folder as folders
 from tunesmith.recipe import Recipe
 from tunesmith.recipe.reading import read_recipe
 from tunesmith.report.card import make_card
+from tunesmith.report.page import make_page
+from tunesmith.report.paper import make_paper
 from tunesmith.report.record import read_record
 
 HUB_BASE = "sentence-transformers/all-MiniLM-L6-v2"
@@ -105,6 +107,20 @@ def test_texts_of_every_variant_are_whole(texts, variant):
         assert "None" not in text and "nan" not in re.findall(r"\w+", text) and "Undefined" not in text
         for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
             assert len({row.replace("\\|", "").count("|") for row in table.splitlines()}) == 1
+
+
+def test_a_metric_that_some_rows_cannot_have_leaves_the_texts_whole(texts):
+    """Validation rows without one answer have no score "where there is an answer"; the test rows have."""
+    folder, *_ = texts()
+    scores = folders.read_json(folder.scores)
+    del scores["validation"]["macro_f1"]
+    folders.write_json(folder.scores, scores)
+    record = read_record(folder)
+    for text in (make_card(record), make_paper(record)):
+        (line,) = re.findall(r"^\| tuned \| validation .*$", text, re.MULTILINE)
+        header = next(row for row in text.splitlines() if row.startswith("| | rows |"))
+        assert "| not known |" in line and line.count("|") == header.count("|")
+    assert "macro" in make_page(record).lower()
 
 
 def test_a_label_renders_as_itself_and_injects_nothing(fresh):
