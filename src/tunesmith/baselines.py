@@ -75,6 +75,7 @@ class Regression:
         pipeline = make_pipeline(*before, learner)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
+            warnings.filterwarnings("ignore", "The number of unique classes", UserWarning)  # few rows of many labels
             pipeline.fit(inputs, targets)
         return cls(pipeline, task)
 
