@@ -186,10 +186,10 @@ def every_task() -> list[Cell]:
     pictures = ("train.learning_rate=auto", "train.epochs=8")
     return [
         Cell(
-            "multi30k_en_de, en to de", Set("multi30k_en_de", "multi30k_en_de/test_2016_flickr.jsonl", 3000, 300, rest)
+            "multi30k_en_de, en to de", Set("multi30k_en_de", "multi30k_en_de/test_2016_flickr.jsonl", 1500, 200, rest)
         ),
-        Cell("lafand_en_lug, en to lug", Set("lafand_en_lug", "lafand_en_lug/test.jsonl", 3000, 300, rest)),
-        Cell("scitldr_a", Set("scitldr_a", "scitldr_a/test.jsonl", 600, 200, rest)),
+        Cell("lafand_en_lug, en to lug", Set("lafand_en_lug", "lafand_en_lug/test.jsonl", 1500, 200, rest)),
+        Cell("scitldr_a", Set("scitldr_a", "scitldr_a/test.jsonl", 300, 100, rest)),
         Cell("clothing_small by its head", Set("clothing_small", settings=("method=head", *pictures))),
         Cell("clothing_small by all weights", Set("clothing_small", settings=("method=full", *pictures))),
         Cell("pubmedqa after medquad", Set(*pubmed, settings=(f"model={MINILM}", f"stages={json.dumps(adapted)}"))),

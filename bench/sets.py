@@ -124,7 +124,10 @@ GROUPS = {
                 "subjqa_grocery", limit=400, settings=("train.max_length=192", "train.epochs=2"),
             ),
         },
-        ("bench/peers/questions.py", "src/tunesmith/tasks/question_answering.py", "src/tunesmith/data/answers.py"),
+        (
+            "bench/peers/questions.py", "src/tunesmith/tasks/question_answering.py", "src/tunesmith/tasks/no_answer.py",
+            "src/tunesmith/data/answers.py",
+        ),
     ),
     "images": Group(
         "images",

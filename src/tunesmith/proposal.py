@@ -18,7 +18,7 @@ from tunesmith.data.files import kind_of
 from tunesmith.data.image_folders import holds_images
 from tunesmith.data.loading import first_values
 from tunesmith.data.readers import SEPARATORS
-from tunesmith.data.rows import as_text
+from tunesmith.data.rows import as_text, normalised
 from tunesmith.data.sensitive import mask
 from tunesmith.errors import DataError, RecipeError
 from tunesmith.models.references import find_base
@@ -75,6 +75,9 @@ UNFOLDED = 2**31
 FEW_WORDS, MANY_WORDS = 3, 6
 """A name of a column has seldom as many words; with the second number alone it is taken for a text."""
 
+MOST_SEEN = 0.5
+"""Of a validation file that was not asked for; with more of it among the training rows it is left alone."""
+
 FEW_ROWS = 1_000
 """Below this, a tenth of the rows is too few to judge by."""
 
@@ -98,10 +101,7 @@ def propose(
     model_line = _model(model, found)
     lines = [model_line, Line("task", found.task.kind, found.why), *_objective(model_line.value, found)]
     lines += [Line("data.train", str(files["train"]), f"{many:,} rows" + (" and more" if many == LOOKED_AT else ""))]
-    if "validation" in files:
-        lines.append(Line("data.validation", str(files["validation"]), _found(validation)))
-    else:
-        lines.append(Line("data.validation", 0.1, by))
+    lines.append(_validation(files.get("validation"), validation is not None, table, found, by))
     if "test" in files:
         lines.append(Line("data.test", str(files["test"]), f"{_found(test)}; sealed: opened once, after training"))
     else:
@@ -116,6 +116,26 @@ def propose(
     lines += [*_training(model_line.value, many, table, found), Line("seed", 0, "")]
     lines.append(Line("output", f"runs/{_name(data)}", "the run folder"))
     return [replace(line, why=_one_line(line.why)) for line in lines]
+
+
+def _validation(file: Path | None, is_asked: bool, table: Table, found: Found, by: str) -> Line:
+    """Where the rows come from that choose the best step. Rows of which most are learned from would choose by what is
+    known by heart, and what they are like besides need not be what the training rows are like."""
+    if file is None:
+        return Line("data.validation", 0.1, by)
+    beside = Line("data.validation", str(file), _found(file if is_asked else None))
+    if is_asked or not found.task.long_texts:  # two folders may well call different images the same
+        return beside
+    names = [column.value for column in found.columns[:-1] or found.columns]
+    rows, learned = first_values(str(file), LOOKED_AT), {_inputs(row, names) for row in table.rows}
+    seen = sum(_inputs(row, names) in learned for row in rows)
+    if seen <= MOST_SEEN * len(rows):
+        return beside
+    return Line("data.validation", 0.1, f"{by}: of the {len(rows):,} rows in {file.name} {seen:,} are in train, too")
+
+
+def _inputs(row: dict[str, Any], names: Sequence[str]) -> tuple[str, ...]:
+    return tuple(normalised(as_text(row.get(name))) for name in names)
 
 
 def _one_line(why: str) -> str:

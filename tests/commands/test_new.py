@@ -80,6 +80,24 @@ def test_folders_of_images_are_recognised(tunesmith: Command, tmp_path: Path, be
     assert found.task.target == "label" and {row["label"] for row in found.splits.train} == set(tiny.LABELS)
 
 
+@pytest.mark.parametrize("share", [0.4, 0.6])
+def test_validation_rows_that_are_learned_choose_nothing(tunesmith: Command, tmp_path: Path, share: float) -> None:
+    """A validation file beside, most of which stands in train, is left alone; named by the user it is taken."""
+    rows = [{"text": f"Row number {number} of them all", "label": "ab"[number % 2]} for number in range(100)]
+    held = [*rows[: int(50 * share)], *({**row, "text": f"held {row['text']}"} for row in rows[int(50 * share) : 50])]
+    for name, some in (("train", rows), ("validation", held)):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in some), encoding="utf-8")
+    recipe = tmp_path / "recipe.yaml"
+    assert tunesmith("new", tmp_path, "-o", recipe).code == 0
+    found = read_recipe(recipe).data.validation
+    assert found == (str(tmp_path / "validation.jsonl") if share < 0.5 else 0.1)
+    told = "of the 50 rows in validation.jsonl 30 are in train, too"
+    assert (told in recipe.read_text(encoding="utf-8")) == (share > 0.5)
+    recipe.unlink()
+    assert tunesmith("new", tmp_path, "--validation", tmp_path / "validation.jsonl", "-o", recipe).code == 0
+    assert read_recipe(recipe).data.validation == str(tmp_path / "validation.jsonl")
+
+
 def test_files_that_name_images_are_recognised(tunesmith: Command, tmp_path: Path) -> None:
     paths = tiny.make_pictures(tmp_path / "photos", 24)
     rows = [

@@ -25,7 +25,7 @@ from tunesmith.models.heads import QUESTIONS, load_classifier
 from tunesmith.models.loaded import Loaded
 from tunesmith.models.references import Base
 from tunesmith.recipe.tasks import QuestionAnswering as Settings
-from tunesmith.tasks import metrics
+from tunesmith.tasks import metrics, no_answer
 from tunesmith.tasks.contract import (
     Answer,
     Batch,
@@ -199,8 +199,8 @@ class QuestionAnswering(UsualTask):
         return None if answers is None else list(answers["texts"])
 
     def decide(self, outputs: Sequence[Found], rows: Sequence[Row]) -> Decision:
-        """How much likelier than its best answer "no answer" must be to be given: what makes the mean F1 highest on
-        these rows (as SQuAD 2's evaluation does); null, never, where every row has an answer."""
+        """How much likelier than its best answer "no answer" must be to be given, by what it would do to the mean F1 of
+        these rows (see `no_answer`); null, never, where every row has an answer."""
         golds = [self.gold(row) for row in rows]
         known = [index for index, gold in enumerate(golds) if gold is not None]
         if all(golds[index] for index in known):
@@ -211,16 +211,7 @@ class QuestionAnswering(UsualTask):
             leads.append(outputs[index].no_answer - (best[0, 2] if len(best) else -np.inf))
             text = _text(best[0], rows[index]) if len(best) else ""
             gains.append(f1_of(text, golds[index]) - f1_of("", golds[index]))  # type: ignore[arg-type]
-        order = np.argsort(leads, kind="stable")
-        sums = np.concatenate([[0.0], np.cumsum(np.asarray(gains)[order])])
-        ranked = np.asarray(leads)[order]
-        apart = np.concatenate([[True], ranked[1:] > ranked[:-1], [True]])  # no threshold parts equal leads
-        best_cut = int(np.where(apart, sums, -np.inf).argmax())  # so many, those with the smallest lead, are answered
-        if best_cut == 0:
-            return {"no_answer": float(ranked[0]) - 1.0}
-        if best_cut == len(ranked):
-            return {"no_answer": float(ranked[-1])}
-        return {"no_answer": float((ranked[best_cut - 1] + ranked[best_cut]) / 2)}
+        return {"no_answer": no_answer.least_lead(np.asarray(leads), np.asarray(gains))}
 
     def answers(self, outputs: Sequence[Found], rows: Sequence[Row], decision: Decision) -> list[Answer]:
         return [self._answer(output, row, decision["no_answer"]) for output, row in zip(outputs, rows, strict=True)]
