@@ -126,16 +126,24 @@ def _validation(file: Path | None, is_asked: bool, table: Table, found: Found, b
     beside = Line("data.validation", str(file), _found(file if is_asked else None))
     if is_asked or not found.task.long_texts:  # two folders may well call different images the same
         return beside
-    names = [column.value for column in found.columns[:-1] or found.columns]
-    rows, learned = first_values(str(file), LOOKED_AT), {_inputs(row, names) for row in table.rows}
+    try:
+        rows = first_values(str(file), LOOKED_AT)
+    except DataError:  # `check` tells what is wrong with it, and where
+        return beside
+    are_inputs = {column.name for column in found.task.columns if column.is_input}
+    names = [column.value for column in found.columns if column.key in are_inputs]
+    learned = {_inputs(row, names) for row in table.rows} - {("",) * len(names)}
     seen = sum(_inputs(row, names) in learned for row in rows)
     if seen <= MOST_SEEN * len(rows):
         return beside
-    return Line("data.validation", 0.1, f"{by}: of the {len(rows):,} rows in {file.name} {seen:,} are in train, too")
+    many = "first " * (len(rows) == LOOKED_AT) + f"{len(rows):,}"
+    return Line("data.validation", 0.1, f"{by}: of the {many} rows in {file.name} {seen:,} are in train, too")
 
 
 def _inputs(row: dict[str, Any], names: Sequence[str]) -> tuple[str, ...]:
-    return tuple(normalised(as_text(row.get(name))) for name in names)
+    """A row's inputs as they are compared; nobody has looked yet whether its cells are what they should be."""
+    cells = [row.get(name) for name in names]
+    return tuple(normalised(" ".join(map(str, cell)) if isinstance(cell, list) else str(cell or "")) for cell in cells)
 
 
 def _one_line(why: str) -> str:

@@ -98,6 +98,37 @@ def test_validation_rows_that_are_learned_choose_nothing(tunesmith: Command, tmp
     assert read_recipe(recipe).data.validation == str(tmp_path / "validation.jsonl")
 
 
+@pytest.mark.parametrize(
+    ("train", "held"),
+    [
+        ({"text": ""}, {"sentence": "of another column {}"}),  # a cell that is missing is no row that was learned
+        ({"text": "one {}"}, {"text": ["a", None, 3]}),
+        ({"tokens": ["of", "{}"], "tags": ["O", "B-X"]}, {"tokens": ["a", None, 3], "tags": ["O", "O", "O"]}),
+        ({"anchor": "the same", "positive": "one {}"}, {"anchor": "the same", "positive": "another {}"}),
+        ({"text": "one {}"}, None),
+    ],
+)
+def test_validation_rows_of_any_kind_are_taken_for_unseen(
+    tunesmith: Command, tmp_path: Path, train: dict, held: dict | None
+) -> None:
+    """Whatever its cells are, a file beside whose rows are not in train stays; so does one that cannot be read."""
+
+    def row(pattern: dict, number: int) -> dict:
+        filled = json.loads(json.dumps(pattern).replace("{}", f"word{number}"))
+        return (
+            filled if "label" in filled or "tags" in filled or "anchor" in filled else {**filled, "label": number % 2}
+        )
+
+    plain = {"text": "one {}"} if "text" in train else train
+    rows = [row(plain, number) for number in range(60)] + [row(train, number) for number in range(60, 62)]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows), encoding="utf-8")
+    beside = tmp_path / ("validation.jsonl" if held else "validation.parquet")
+    beside.write_text("".join(json.dumps(row(held or {}, number)) + "\n" for number in range(70, 90)) if held else "no")
+    done = tunesmith("new", tmp_path, "-o", tmp_path / "recipe.yaml")
+    assert done.code == 0, done.err
+    assert read_recipe(tmp_path / "recipe.yaml").data.validation == str(beside)
+
+
 def test_files_that_name_images_are_recognised(tunesmith: Command, tmp_path: Path) -> None:
     paths = tiny.make_pictures(tmp_path / "photos", 24)
     rows = [
