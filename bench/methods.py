@@ -5,7 +5,7 @@ the settings of the cell. Each finished cell is one line of bench/work/methods.j
 last line; `--cells 'lora*'` runs some of them. What is shown and recorded are all cells of the table that are finished.
 A cell whose base cannot have its method is kept with the reason.
 
-Rows and epochs are few, so that a cell takes minutes on one core: a table compares methods, it is no record. Every row
+Rows or epochs are few, so that a cell takes minutes on one core: a table compares methods, it is no record. Every row
 says how many rows it was trained on.
 """
 

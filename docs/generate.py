@@ -129,7 +129,7 @@ def with_tasks(page: str, evidence: Path = EVIDENCE) -> str:
     file = evidence / "methods-tasks.json"
     if file.is_file():
         record = json.loads(file.read_text(encoding="utf-8"))
-        lines += ["", f"By the method that `new` proposes, {rests_on(record)}:", ""]
+        lines += ["", f"By the method that `new` proposes, or the one that is named, {rests_on(record)}:", ""]
         lines += [
             "| set | metric | score (95 %) | gain over the best baseline (95 %) | verdict |",
             "|---|---|---|---|---|",

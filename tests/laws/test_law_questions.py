@@ -182,7 +182,7 @@ def found(*candidates: tuple[int, int, float], no_answer: float) -> Found:
     return Found(np.array(candidates, dtype=float).reshape(-1, 3), no_answer)
 
 
-def test_the_lead_of_no_answer_is_the_models_own_or_one_that_is_clearly_better() -> None:
+def test_the_lead_of_no_answer_is_the_models_own_or_better_by_more_than_an_error() -> None:
     """Chosen is the threshold with the best mean F1 of these rows; where what the model says itself is no more than a
     standard error worse, that. Without unanswerable rows none is chosen."""
     source, kept = np.random.default_rng(11), Counter[bool]()
