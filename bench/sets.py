@@ -43,7 +43,7 @@ class Set:
         limit: training rows used, so that a run ends in minutes; the recipe's epochs and rate stay.
         test_rows: the first so many rows of `test` are answered, for the same reason; None: all.
         settings: changes of the recipe on both sides, for the same reason.
-        seeds: how many, from 0 on: one where a run takes more than three minutes.
+        seeds: how many, from 0 on: three where a run takes less than three minutes, else one or more.
         variants: further runs of ours, by name: settings over the recipe.
     """
 
@@ -81,7 +81,6 @@ GROUPS = {
         "classification",
         "bench.peers.trainer",
         {
-            # One training of any of them takes more than three minutes on one core, so most have one seed.
             "trec6": Set("trec6", seeds=3),
             "sick": Set("sick", limit=2500, seeds=3),
             "stsb_en": Set("stsb_en", limit=3000),

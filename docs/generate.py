@@ -4,6 +4,7 @@ docs/methods.md from the classes and from what was measured."""
 from __future__ import annotations
 
 import json
+import statistics
 from pathlib import Path
 from typing import Any, get_args
 
@@ -89,15 +90,19 @@ def with_measured(page: str, evidence: Path = EVIDENCE) -> str:
 
 
 def rests_on(record: dict[str, Any]) -> str:
-    """The metric, the rows, the threads, the day and the command of a table."""
+    """The metric and the rows that all of a table shares, and what it was made by."""
     rows = [row for row in record["figures"]["table"] if "refused" not in row]
     metrics = " or ".join(sorted({row["primary"] for row in rows}))
     train, test = (
         " or ".join(f"{many:,}" for many in sorted({row["rows"][split] for row in rows})) for split in ("train", "test")
     )
-    told = f"{metrics} on {test} test rows, {train} training rows, {record['figures']['threads']} thread(s)"
+    return f"{metrics} on {test} test rows, {train} training rows, {made_by(record)}"
+
+
+def made_by(record: dict[str, Any]) -> str:
+    """The threads, the day and the command of a table, and which of its rows are not there."""
     missing = record["figures"]["unfinished"]
-    told += f", {record['date'][:10]}; `{record['command']}`"
+    told = f"{record['figures']['threads']} thread(s), {record['date'][:10]}; `{record['command']}`"
     return told + (f"; not run: {', '.join(missing)}" if missing else "")
 
 
@@ -129,10 +134,10 @@ def with_tasks(page: str, evidence: Path = EVIDENCE) -> str:
     file = evidence / "methods-tasks.json"
     if file.is_file():
         record = json.loads(file.read_text(encoding="utf-8"))
-        lines += ["", f"By the method that `new` proposes, or the one that is named, {rests_on(record)}:", ""]
+        lines += ["", f"By the method that `new` proposes, or the one that is named, {made_by(record)}:", ""]
         lines += [
-            "| set | metric | score (95 %) | gain over the best baseline (95 %) | verdict |",
-            "|---|---|---|---|---|",
+            "| set | metric | training, test rows | score (95 %) | gain over the best baseline (95 %) | verdict |",
+            "|---|---|---|---|---|---|",
         ]
         lines += [judged_row(row) for row in record["figures"]["table"]]
     return between(page, TASKS_MEASURED, "\n".join(lines) + "\n")
@@ -141,10 +146,16 @@ def with_tasks(page: str, evidence: Path = EVIDENCE) -> str:
 def beside_the_trainer(name: str, found: dict[str, Any]) -> str:
     gate, (low, high) = found["gate"], found["interval"]
     seeds = len(found["seeds"])
-    spread = f"mean of {seeds} seeds" if seeds > 1 else f"{low:.3f} to {high:.3f}"
-    rows = f"{found['rows']['train']:,}, {found['rows']['test']:,}"
+    spread = f"{low:.3f} to {high:.3f}"
+    if seeds > 1:
+        deviation = statistics.stdev(found["scores"]["tunesmith"][found["primary"]])
+        spread = f"mean, sd {deviation:.3f}; the first {spread}"
     sides = f"{gate['our_mean']:.3f} ({spread}) | {gate['peer_mean']:.3f}"
-    return f"| {name} | {found['primary']} | {rows} | {seeds} | {sides} |"
+    return f"| {name} | {found['primary']} | {rows_of(found)} | {seeds} | {sides} |"
+
+
+def rows_of(found: dict[str, Any]) -> str:
+    return f"{found['rows']['train']:,}, {found['rows']['test']:,}"
 
 
 def judged_row(row: dict[str, Any]) -> str:
@@ -154,7 +165,8 @@ def judged_row(row: dict[str, Any]) -> str:
     told = (
         f"{gain['value']:+.3f} ({gain['low']:+.3f} to {gain['high']:+.3f}) over {verdict['over']}" if gain else "none"
     )
-    return f"| {row['cell']} | {row['primary']} | {row['quality']:.3f} ({low:.3f} to {high:.3f}) | {told} | {word} |"
+    score = f"{row['quality']:.3f} ({low:.3f} to {high:.3f})"
+    return f"| {row['cell']} | {row['primary']} | {rows_of(row)} | {score} | {told} | {word} |"
 
 
 def between(page: str, marks: tuple[str, str], text: str) -> str:

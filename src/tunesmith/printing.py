@@ -120,10 +120,14 @@ def print_scores(rows: Sequence[tuple[str, Mapping[str, Mapping[str, float]]]], 
     """A table of scores with their 95 % intervals, the metric that decides first."""
     names = sorted(rows[0][1], key=lambda name: name != first)[:MOST_METRICS]
     width = max(30, *(len(title) + 2 for title, _ in rows))
-    typer.echo(" " * width + "".join(f"{name:<28}" for name in names))
-    for title, measured in rows:
-        cells = [f"{s['value']:.4f} [{s['low']:.4f}, {s['high']:.4f}]" for s in (measured[name] for name in names)]
-        typer.echo(f"{title:<{width}}" + "".join(f"{cell:<28}" for cell in cells))
+    columns = [
+        [name, *(f"{s['value']:.4f} [{s['low']:.4f}, {s['high']:.4f}]" for s in (told[name] for _, told in rows))]
+        for name in names
+    ]
+    widths = [max(28, *(len(cell) + 2 for cell in column)) for column in columns]
+    for title, *cells in zip(["", *(title for title, _ in rows)], *columns, strict=True):
+        padded = "".join(f"{cell:<{wide}}" for cell, wide in zip(cells, widths, strict=True))
+        typer.echo(f"{title:<{width}}{padded}".rstrip())
 
 
 def print_evaluation(result: Mapping[str, Any], data: str, as_json: bool) -> None:

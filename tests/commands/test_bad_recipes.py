@@ -207,3 +207,7 @@ def test_a_table_of_scores_keeps_its_columns_apart(capsys: pytest.CaptureFixture
     print_scores([("nearest-neighbours, validation", score), ("tuned, test", score)])
     lines = capsys.readouterr().out.splitlines()
     assert "validation  0.5000" in lines[1] and lines[1].index("0.5000") == lines[2].index("0.5000")
+    wide = {"perplexity": {"value": 2026.8789, "low": 1929.0283, "high": 2131.9316}} | score
+    print_scores([("frequencies, test", wide), ("tuned, test", wide)], "perplexity")
+    lines = capsys.readouterr().out.splitlines()
+    assert "2131.9316]  0.5000" in lines[1] and lines[0].index("accuracy") == lines[1].index("0.5000")

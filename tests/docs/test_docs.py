@@ -64,7 +64,8 @@ def test_what_was_measured_of_tasks(tmp_path: Path) -> None:
         "rows": {"train": 1000, "validation": 9, "test": 996}, "seeds": [0], "primary": "entity_f1",
         "interval": [0.48, 0.54], "gate": {"our_mean": 0.51, "peer_mean": 0.58},
     }  # fmt: skip
-    figures = {"sets": {"one": one, "three": {**one, "seeds": [0, 1, 2]}}}
+    scores = {"tunesmith": {"entity_f1": [0.50, 0.51, 0.52]}}
+    figures = {"sets": {"one": one, "three": {**one, "seeds": [0, 1, 2], "scores": scores}}}
     (tmp_path / "sets-entities.json").write_text(json.dumps({"figures": figures}))
     gain = {"value": 0.1, "low": 0.05, "high": 0.15}
     judged = {
@@ -75,12 +76,10 @@ def test_what_was_measured_of_tasks(tmp_path: Path) -> None:
     record = {"figures": table, "date": "2026-01-01T00:00:00", "command": "python -m bench.methods tasks"}
     (tmp_path / "methods-tasks.json").write_text(json.dumps(record))
     found = generate["with_tasks"](page, tmp_path)
-    assert (
-        "| one (entities) | entity_f1 | 1,000, 996 | 1 | 0.510 (0.480 to 0.540) | 0.580 |" in found
-        and "old" not in found
-    )
-    assert "| 3 | 0.510 (mean of 3 seeds) | 0.580 |" in found
-    assert "| letters | chrf | 0.200 (0.100 to 0.300) | +0.100 (+0.050 to +0.150) over copy | ship |" in found
+    assert "| one (entities) | entity_f1 | 1,000, 996 | 1 | 0.510 (0.480 to 0.540) | 0.580 |" in found
+    assert "old" not in found
+    assert "| 3 | 0.510 (mean, sd 0.010; the first 0.480 to 0.540) | 0.580 |" in found
+    assert "| letters | chrf | 7, 5 | 0.200 (0.100 to 0.300) | +0.100 (+0.050 to +0.150) over copy | ship |" in found
     assert generate["with_tasks"](found, tmp_path) == found and found.endswith("behind\n")
 
 
